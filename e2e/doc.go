@@ -1,0 +1,16 @@
+// Package e2e tests the built binary, not the packages: it starts Caddy with the
+// module in it, as many as an operator would, and speaks HTTP to them. One of
+// its counterparties is node-oidc-provider from npm.
+//
+// Its files have the build tag e2e:
+//
+//	go test -tags e2e ./e2e/...
+//
+// builds cmd/caddy with the race detector and starts that, or the binary that
+// the environment variable CADDY_TOKEN_REVOCATION_BIN names. Without node and npm
+// the test that needs them is skipped, unless CI is set.
+//
+// The figures of the README are measured by benchmarks, which print them:
+//
+//	go test -tags e2e ./e2e/... -run '^$' -bench . -benchtime 1x
+package e2e

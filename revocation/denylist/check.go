@@ -1,0 +1,87 @@
+package denylist
+
+import (
+	"github.com/edge-revocation/caddy-token-revocation/revocation"
+)
+
+// maxLookups bounds what one token can cost: an array claim multiplies the
+// lookups of each shape that names it.
+const maxLookups = 64
+
+// Decision is the denylist's answer for one token.
+type Decision struct {
+	// Denied is true if the token must be refused, for whatever reason.
+	Denied bool
+	// Sequence is the ledger's sequence of the entry that denies it.
+	Sequence uint64
+	// Mode is that entry's.
+	Mode revocation.Mode
+	// Shape is the claim names of that entry's criteria, for instance "jti" or
+	// "client_id,sub"; empty for a whole issuer.
+	Shape string
+	// Overflow is true if the token is refused unseen, because its array claims
+	// would take more than 64 lookups.
+	Overflow bool
+	// Stale is true if the identity was made before a criteria in use named a
+	// claim that it may lack, so that the answer is not known. Denied is true as
+	// well; the caller reads the token again with the present [Denylist.ClaimNames].
+	Stale bool
+}
+
+// Check asks the index about an identity that is not in the cache. The caller
+// makes sure that id has the claims that [Denylist.ClaimNames] returns.
+//
+// It takes no lock, and allocates only if issuer and values are long.
+func (d *Denylist) Check(id *revocation.Identity) Decision {
+	set := d.inUse.Load()
+	var p prints
+	p.compute(set, id)
+	return d.judge(&p, id)
+}
+
+// CheckSeen asks the index about a token that [Denylist.Lookup] or
+// [Denylist.Remember] returned. It takes no lock and allocates only after the
+// shapes in use have changed.
+func (d *Denylist) CheckSeen(s *Seen) Decision {
+	set := d.inUse.Load()
+	if s.epoch < set.epoch {
+		return Decision{Denied: true, Stale: true}
+	}
+	p := s.prints.Load()
+	if p.set != set {
+		p = new(prints)
+		p.compute(set, s.identity)
+		s.prints.Store(p)
+	}
+	return d.judge(p, s.identity)
+}
+
+// judge looks every fingerprint up. The clock is read only if one is found.
+func (d *Denylist) judge(p *prints, id *revocation.Identity) Decision {
+	if p.overflow {
+		return Decision{Denied: true, Overflow: true}
+	}
+	for i := range p.inline() {
+		if t, o := d.index.get(p.first[i]); t != 0 {
+			if dec, denied := d.decide(t, o, p.set.shapes[p.firstShape[i]], id); denied {
+				return dec
+			}
+		}
+	}
+	for i := range p.more {
+		m := &p.more[i]
+		if t, o := d.index.get(m.print); t != 0 {
+			if dec, denied := d.decide(t, o, p.set.shapes[m.shape], id); denied {
+				return dec
+			}
+		}
+	}
+	return Decision{}
+}
+
+func (d *Denylist) decide(t term, o origin, s shape, id *revocation.Identity) (Decision, bool) {
+	if !t.denies(s.mode, id, d.now().Unix()) {
+		return Decision{}, false
+	}
+	return Decision{Denied: true, Sequence: o.sequence(), Mode: s.mode, Shape: s.label}, true
+}

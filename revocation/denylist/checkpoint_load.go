@@ -1,0 +1,195 @@
+package denylist
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/edge-revocation/caddy-token-revocation/revocation"
+)
+
+// loadStride is how many entries are added without letting others have the lock.
+const loadStride = 1024
+
+// LoadCheckpoint adds the entries of a checkpoint to those that are there, and
+// returns the position that goes with them and the moment that was given to
+// [Denylist.WriteCheckpoint], by the clock of that time. If the denylist had no position, it has this one afterwards.
+// Entries that find no room make the denylist incomplete, as in
+// [Denylist.Revoke]; so does a checkpoint that was saved incomplete.
+//
+// It is to be called before a follower starts: entries that were restored since
+// the checkpoint come back, and the follower, which continues from its position,
+// restores them again.
+//
+// A file that can't be read or wraps [ErrCheckpoint] changes nothing.
+func (d *Denylist) LoadCheckpoint(path string) (revocation.Position, time.Time, error) {
+	d.checkpoint.Lock()
+	defer d.checkpoint.Unlock()
+	b, err := readCheckpoint(path)
+	if err != nil {
+		return revocation.Position{}, time.Time{}, fmt.Errorf("loading checkpoint: %w", err)
+	}
+	c, err := parseCheckpoint(b)
+	if err != nil {
+		return revocation.Position{}, time.Time{}, fmt.Errorf("loading checkpoint: %w", err)
+	}
+	d.join(c)
+	return c.position, c.provenAt, nil
+}
+
+func readCheckpoint(path string) (b []byte, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%w: not a regular file", ErrCheckpoint)
+	case info.Size() > maxCheckpoint:
+		return nil, fmt.Errorf("%w: the file has more than %d bytes", ErrCheckpoint, int64(maxCheckpoint))
+	}
+	b = make([]byte, info.Size())
+	if _, err := io.ReadFull(f, b); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// loaded is a checkpoint in which nothing is left to be wrong.
+type loaded struct {
+	checkpointFile
+	position revocation.Position
+	provenAt time.Time
+	shapes   []shape // by number
+	actors   []string
+	gap      gap
+}
+
+func parseCheckpoint(b []byte) (*loaded, error) {
+	f, err := splitCheckpoint(b)
+	if err != nil {
+		return nil, err
+	}
+	var meta checkpointMeta
+	dec := json.NewDecoder(bytes.NewReader(f.meta))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&meta); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCheckpoint, err)
+	}
+	c := &loaded{
+		checkpointFile: f,
+		position:       revocation.Position(meta.Position),
+		provenAt:       meta.ProvenAt,
+		actors:         meta.Actors,
+		gap:            gap{reason: meta.Reason, until: meta.IncompleteUntil},
+	}
+	if len(meta.Shapes) > 1<<shapeBits || len(meta.Actors) > 1<<actorBits {
+		return nil, fmt.Errorf("%w: too many shapes or actors", ErrCheckpoint)
+	}
+	for _, m := range meta.Shapes {
+		s, err := m.shape()
+		if err != nil {
+			return nil, err
+		}
+		c.shapes = append(c.shapes, s)
+	}
+	for _, part := range f.entries {
+		for ; len(part) > 0; part = part[entryBytes:] {
+			e := readEntry(part)
+			n := origin(e.origin).shape()
+			if e.term.expires() == 0 || n >= len(c.shapes) || !c.shapes[n].mode.Valid() {
+				return nil, fmt.Errorf("%w: an entry has no end or no shape", ErrCheckpoint)
+			}
+		}
+	}
+	return c, nil
+}
+
+// unusedMode marks a number that no entry may have.
+const unusedMode = revocation.Mode(255)
+
+func (m checkpointShape) shape() (shape, error) {
+	if m.Mode == "" {
+		return shape{mode: unusedMode}, nil
+	}
+	for mode := revocation.Mode(0); mode.Valid(); mode++ {
+		if mode.String() != m.Mode {
+			continue
+		}
+		// Validated as the criteria that it was once part of.
+		c := revocation.Criteria{Issuer: "-", Claims: make(map[string]string, len(m.Names))}
+		for _, name := range m.Names {
+			c.Claims[name] = "-"
+		}
+		if err := c.Validate(); err != nil {
+			return shape{}, fmt.Errorf("%w: %w", ErrCheckpoint, err)
+		}
+		if !slices.Equal(c.Names(), m.Names) {
+			return shape{}, fmt.Errorf("%w: the claim names of a shape are not in order", ErrCheckpoint)
+		}
+		return shape{mode: mode, names: m.Names}, nil
+	}
+	return shape{}, fmt.Errorf("%w: unknown mode %q", ErrCheckpoint, m.Mode)
+}
+
+// join adds a checkpoint to what is there. It can't fail.
+func (d *Denylist) join(c *loaded) {
+	total := 0
+	for _, part := range c.entries {
+		total += len(part) / entryBytes
+	}
+	d.mu.Lock()
+	d.index.reserve(min(total, max(d.limits.max-d.index.live, 0)))
+	d.unlock()
+	for _, part := range c.entries {
+		for stride := range slices.Chunk(part, loadStride*entryBytes) {
+			d.joinSome(c, stride)
+		}
+	}
+	d.mu.Lock()
+	defer d.unlock()
+	if d.position == (revocation.Position{}) {
+		d.position = c.position
+	}
+	for part := c.ahead; len(part) > 0; part = part[entryBytes:] {
+		if e := readEntry(part); e.origin > d.position.Sequence {
+			d.history.applied(e.print, e.origin, e.term)
+		}
+	}
+	now := d.clock.seconds()
+	for part := c.undone; len(part) > 0; part = part[entryBytes:] {
+		if e := readEntry(part); e.origin > d.position.Sequence {
+			d.history.undo(e.print, e.origin, now)
+		}
+	}
+	if c.gap.until > 0 {
+		d.lack.mark(c.gap, d.now().Unix())
+	}
+}
+
+func (d *Denylist) joinSome(c *loaded, part []byte) {
+	d.mu.Lock()
+	defer d.unlock()
+	now := d.clock.advance(d.now())
+	for ; len(part) > 0; part = part[entryBytes:] {
+		e := readEntry(part)
+		if over(e.term.expires(), now, false) {
+			continue
+		}
+		o, actor := origin(e.origin), ""
+		if n := o.actor(); n < len(c.actors) {
+			actor = c.actors[n]
+		}
+		s := c.shapes[o.shape()]
+		d.hold(e.print, o.sequence(), e.term, s.mode, s.names, actor, now)
+	}
+}

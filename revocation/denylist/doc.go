@@ -1,0 +1,41 @@
+// Package denylist holds token revocations in memory and answers, for each
+// request, whether one of them names the presented token.
+//
+// Two structures do what each is best at:
+//
+//   - The index is exact. It maps the fingerprint of a criteria to cutoff, end
+//     and sequence in pointer-free tables. Reads take no lock and never wait; an
+//     entry is visible to every goroutine when [Denylist.Revoke] returns; nothing
+//     leaves before it has ended, except by a restoration with a higher sequence.
+//   - The identity cache, ristretto, remembers tokens seen: token to identity
+//     and precomputed fingerprints. It may forget anything at any time, which
+//     costs the caller another parse. It never holds a verdict: the index is
+//     asked for every request, so that a revocation and its undo work at once.
+//
+// # Order of events
+//
+// Decisions arrive by two ways: this edge's own endpoint applies one as soon as
+// the ledger has acknowledged it, the ledger's follower applies all in order.
+// Either may be first. What the denylist says depends on which decisions were
+// applied, not on the order: entries merge by taking the later cutoff, the later
+// end and the higher sequence, a restoration undoes exactly what has a lower
+// sequence than its own, and a decision that a restoration has undone stays
+// undone if it arrives late or again.
+//
+// # Clocks
+//
+// An entry denies up to and including the second of its end by the wall clock.
+// It is deleted later, by a clock of its own that wall clock steps hardly move:
+// it is never ahead of the wall clock, advances at most twice as fast as
+// monotonic time, and lags by an hour. A step forward of at most an hour, for
+// however long, deletes nothing live, nor does any step that is taken back
+// within an hour. Where room is short the hour is given up, but not silently: a
+// clock that then steps back to when such an entry was live makes the denylist
+// incomplete until that entry's end.
+//
+// # Bounds
+//
+// The number of entries, of claims combinations in use, of lookups a token and
+// of bytes in the cache are bounded. What cannot be held makes the denylist
+// incomplete, see [Denylist.Incomplete], until it would have ended.
+package denylist

@@ -1,0 +1,102 @@
+package issuer
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/edge-revocation/caddy-token-revocation/revocation"
+)
+
+// typePolicy says which kinds of JWT are access tokens. Rules for the kinds must
+// exclude each other (RFC 8725, section 3.12): a logout token or an ID token is
+// signed with the same keys.
+type typePolicy struct {
+	accepted []string // normalised; empty for any but other known kinds
+}
+
+// otherTypes are the typ values of JWTs that are no access tokens.
+var otherTypes = [...]string{
+	"logout+jwt",                // OpenID Connect Back-Channel Logout 1.0
+	"secevent+jwt",              // RFC 8417
+	"dpop+jwt",                  // RFC 9449
+	"token-introspection+jwt",   // RFC 9701
+	"client-authentication+jwt", // client assertions
+	"oauth-authz-req+jwt",       // RFC 9101
+	"statuslist+jwt",            // Token Status List
+	"global-token-revocation+jwt",
+	"oauth-client-attestation+jwt",
+	"oauth-client-attestation-pop+jwt",
+	"entity-statement+jwt", // OpenID Federation
+	"refresh+jwt", "rt+jwt", "id+jwt", "id_token",
+	"kb+jwt", "vc+jwt", "vp+jwt", "dc+sd-jwt", "vc+sd-jwt",
+	"openid4vci-proof+jwt",
+	"jose+json", "jwe", "jose",
+}
+
+func newTypePolicy(types []string) typePolicy {
+	var p typePolicy
+	for _, t := range types {
+		if t == "strict" {
+			t = "at+jwt"
+		}
+		p.accepted = append(p.accepted, normalType([]byte(t)))
+	}
+	return p
+}
+
+// normalType lower-cases a typ value and drops the "application/" that RFC 7515,
+// section 4.1.9, lets issuers leave out. No type is the same as "JWT".
+func normalType(typ []byte) string {
+	t := strings.TrimPrefix(strings.ToLower(string(typ)), "application/")
+	if t == "" {
+		return "jwt"
+	}
+	return t
+}
+
+// check refuses what is not an access token.
+func (p typePolicy) check(r *reading) error {
+	typ := normalType(r.typ)
+	switch {
+	case len(p.accepted) > 0 && !slices.Contains(p.accepted, typ):
+		return invalidError("its typ is not accepted")
+	case typ == "at+jwt":
+		return nil // says what it is
+	case slices.Contains(otherTypes[:], typ):
+		return invalidError("it is another kind of JWT")
+	}
+	return checkContents(&r.scanner)
+}
+
+// checkContents recognises other kinds of JWT by their claims, where typ leaves
+// it open.
+func checkContents(s *scanner) error {
+	has := func(name string) bool {
+		m, found := s.find(name)
+		return found && m.kind != kindNull
+	}
+	if m, found := s.find("events"); found && m.kind == kindObject {
+		// Required in logout tokens and security events (RFC 8417, section 2.2),
+		// which some issuers send without typ.
+		return invalidError("it is a security event or logout token")
+	}
+	if m, found := s.find("typ"); found && m.kind == kindString {
+		switch string(m.value) { // Keycloak's own claim
+		case "ID", "Refresh", "Offline", "Logout":
+			return invalidError("it is not an access token")
+		}
+	}
+	// An access token cannot hold its own hash. A nonce and the hash of a code
+	// belong to ID tokens too; but issuers that make access tokens out of those
+	// (authentik) leave them in, and add the client or the scope.
+	if has("at_hash") {
+		return errIDToken
+	}
+	isAccess := has(revocation.ClaimClientID) || has("scope") || has("scp") || has("cid") || has("azp") || has("appid")
+	if !isAccess && (has("nonce") || has("c_hash")) {
+		return errIDToken
+	}
+	return nil
+}
+
+const errIDToken = invalidError("it is an ID token")

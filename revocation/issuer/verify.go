@@ -1,0 +1,202 @@
+package issuer
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/edge-revocation/caddy-token-revocation/revocation"
+)
+
+// identify verifies what was read and returns its identity.
+//
+// What costs nothing is checked first, so that garbage is refused before a
+// signature is computed. None of these checks lets anything pass: the signature
+// decides last.
+func (i *Issuer) identify(ctx context.Context, token string, r *reading, req Request) (*revocation.Identity, error) {
+	alg, err := i.algorithm(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := i.types.check(r); err != nil {
+		return nil, err
+	}
+	t, err := r.times()
+	if err != nil {
+		return nil, err
+	}
+	if err := i.checkTimes(t, req.IgnoreExpiry); err != nil {
+		return nil, err
+	}
+	if !req.IgnoreAudience {
+		if err := i.checkAudience(r); err != nil {
+			return nil, err
+		}
+	}
+	key, err := i.verify(ctx, token, r, alg, req.Wait)
+	if err != nil {
+		return nil, err
+	}
+	id, err := r.makeIdentity(i.config.Issuer, &i.claims, req.ClaimNames, t, key.thumbprint)
+	if err != nil {
+		return nil, err
+	}
+	id.Verified = true
+	id.Aliases = i.config.Aliases
+	return id, nil
+}
+
+// algorithm returns the token's algorithm if it is one of the issuer's. Names
+// are case-sensitive, and "none" in any spelling is on no list.
+func (i *Issuer) algorithm(r *reading) (jose.SignatureAlgorithm, error) {
+	for _, alg := range i.algs {
+		if string(r.alg) == string(alg) {
+			return alg, nil
+		}
+	}
+	return "", invalidError("its algorithm is not accepted")
+}
+
+// verify returns the key that the token is signed with.
+//
+// That no known key fits proves nothing while the issuer may have published
+// another one. Only an answer of the issuer that was asked for after the token
+// was presented does; until then the error is [ErrKeysUnavailable].
+func (i *Issuer) verify(ctx context.Context, token string, r *reading, alg jose.SignatureAlgorithm, wait bool) (*key, error) {
+	for asked := false; ; {
+		var room [maxCandidates]*key
+		set := i.keys.current.Load()
+		candidates, byID := set.candidates(room[:0], r.kid, r.hasKid, alg)
+		for _, k := range candidates {
+			if verifySignature(token, r.payload, alg, k) {
+				return k, nil
+			}
+		}
+		// A secret does not rotate behind our back.
+		known := byID || r.hasKid && set.has(string(r.kid)) || i.keys.load == nil
+		// Without waiting, an answer of a moment ago is the best there is.
+		if asked || i.keys.load == nil || !wait && i.keys.isAbsent(r.kid) {
+			return nil, invalidError("its signature does not verify")
+		}
+		flight, proof := i.keys.ask(r.kid)
+		wait := wait && flight != nil && !flight.due.After(time.Now())
+		switch {
+		case known && !wait:
+			// The issuer may have reused the kid for another key; the load that
+			// was asked for will tell, for the next token.
+			return nil, invalidError("its signature does not verify")
+		case !wait:
+			return nil, fmt.Errorf("%w: the token's key is not known yet", ErrKeysUnavailable)
+		}
+		select {
+		case <-flight.done:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, context.Cause(ctx))
+		}
+		if flight.err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, flight.err)
+		}
+		asked = proof
+	}
+}
+
+// verifySignature tells whether key verifies the token, and whether what it
+// verifies is the payload that we have read.
+func verifySignature(token string, payload []byte, alg jose.SignatureAlgorithm, k *key) bool {
+	// The parser takes no algorithm but this one, which is on the issuer's list
+	// and agrees with the key.
+	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{alg})
+	if err != nil {
+		return false
+	}
+	public := k.public
+	if s, ok := public.(secret); ok {
+		public = []byte(s)
+	}
+	verified, err := jws.Verify(public)
+	return err == nil && bytes.Equal(verified, payload)
+}
+
+// times are the time claims of a token in Unix seconds; zero if absent.
+type times struct {
+	iat, authTime, nbf, exp int64
+}
+
+// times reads the time claims. The errors wrap [ErrMalformed].
+func (r *reading) times() (t times, err error) {
+	for _, c := range [...]struct {
+		claim   int
+		into    *int64
+		roundUp bool
+	}{
+		{claimIat, &t.iat, false}, {claimAuthTime, &t.authTime, false}, {claimNbf, &t.nbf, true}, {claimExp, &t.exp, true},
+	} {
+		m := r.registered[c.claim]
+		if m.name == nil || m.kind == kindNull {
+			continue
+		}
+		if *c.into, err = numericDate(m, c.roundUp); err != nil {
+			return t, err
+		}
+		if c.into == &t.exp {
+			t.exp = max(t.exp, 1) // zero would mean that there is none
+		}
+	}
+	return t, nil
+}
+
+// checkTimes checks exp, nbf, iat and the token's lifetime. A longer-lived token
+// than the issuer's would outlast a revocation of its user, client or session,
+// which is kept for as long as the issuer's tokens live.
+func (i *Issuer) checkTimes(t times, ignoreExpiry bool) error {
+	if ignoreExpiry {
+		return nil
+	}
+	now := i.now()
+	leeway := int64(time.Duration(i.config.Leeway) / time.Second)
+	lifetime := int64(time.Duration(i.config.MaxTokenLifetime) / time.Second)
+	switch {
+	case t.exp == 0 && !i.config.AllowMissingExpiry:
+		return invalidError("it has no exp")
+	case t.exp != 0 && t.iat != 0 && t.exp-t.iat > lifetime,
+		t.exp != 0 && t.exp-now.Unix() > lifetime+leeway:
+		return invalidError("it lives for longer than the issuer's max_token_lifetime")
+	}
+	switch {
+	case t.exp != 0 && now.Unix() >= t.exp+leeway:
+		return ErrExpired
+	case t.nbf > now.Unix()+leeway, t.iat > now.Unix()+leeway:
+		return ErrNotYetValid
+	}
+	return nil
+}
+
+func (i *Issuer) checkAudience(r *reading) error {
+	if len(i.config.Audiences) == 0 {
+		return nil
+	}
+	m, found := r.scanner.find("aud")
+	if !found {
+		return errAudience
+	}
+	r.values, r.joined = r.values[:0], r.joined[:0]
+	if m.kind == kindArray {
+		if err := r.addElements("aud", m.value); err != nil {
+			return err
+		}
+	} else if _, err := r.addScalar("aud", m); err != nil {
+		return err
+	}
+	for _, v := range r.values {
+		if slices.Contains(i.config.Audiences, string(r.joined[v.start:v.end])) {
+			return nil
+		}
+	}
+	return errAudience
+}
+
+const errAudience = invalidError("it is meant for another audience")

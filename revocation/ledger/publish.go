@@ -1,0 +1,169 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/edge-revocation/caddy-token-revocation/revocation"
+)
+
+const (
+	firstPublishRetry = 20 * time.Millisecond
+	lastPublishRetry  = 500 * time.Millisecond
+)
+
+// JetStream's codes for having no room.
+const (
+	codeInsufficientResources = 10023
+	codeMemoryExceeded        = 10028
+	codeStorageExceeded       = 10047
+	codeStoreFailed           = 10077
+)
+
+// PublishRevocation stores r and returns its sequence after the server has
+// acknowledged it. Within the deadline it is tried again, with r.ID as message
+// id, so that it is stored once. Any error means that r must be treated as not
+// recorded: it wraps [revocation.ErrFull] if there is no room, the errors of
+// Validate if r is at fault, else [revocation.ErrUnavailable] and, where known,
+// one of this package's.
+func (l *Ledger) PublishRevocation(ctx context.Context, r *revocation.Revocation) (uint64, error) {
+	data, err := encodeRevocation(r)
+	if err != nil {
+		return 0, err
+	}
+	return l.publish(ctx, KindEntry, r.ID, data, messageTTL(r.Expires, l.now(), l.o.MaxClockSkew))
+}
+
+// PublishRestoration is [Ledger.PublishRevocation] for an undo.
+func (l *Ledger) PublishRestoration(ctx context.Context, r *revocation.Restoration) (uint64, error) {
+	data, err := encodeRestoration(r)
+	if err != nil {
+		return 0, err
+	}
+	return l.publish(ctx, KindRestore, r.ID, data, messageTTL(r.Expires, l.now(), l.o.MaxClockSkew))
+}
+
+// PublishHeartbeat stores a heartbeat entry, for fleets whose edges may not
+// write: something has to, every few seconds, or all of them turn stale.
+func (l *Ledger) PublishHeartbeat(ctx context.Context) (uint64, error) {
+	data, id, err := l.heartbeat()
+	if err != nil {
+		return 0, err
+	}
+	return l.publish(ctx, KindHeartbeat, id, data, heartbeatTTL)
+}
+
+func (l *Ledger) publish(ctx context.Context, kind Kind, id string, data []byte, ttl time.Duration) (sequence uint64, err error) {
+	begin := l.now()
+	select {
+	case l.slots <- struct{}{}:
+		defer func() { <-l.slots }()
+	default:
+		// Waiting in line would only add to the wait of those in front.
+		l.publishes.refused.Add(1)
+		return 0, fmt.Errorf("%w: too many decisions are waiting", revocation.ErrUnavailable)
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.o.PublishDeadline)
+	defer cancel()
+	sequence, err = l.retry(ctx, kind, id, data, ttl)
+	switch {
+	case err == nil:
+		l.publishes.published.Add(1)
+	case errors.Is(err, revocation.ErrFull):
+		l.publishes.full.Add(1)
+		l.suspect() // for NearlyFull
+	default:
+		l.publishes.failed.Add(1)
+	}
+	if l.o.Published != nil {
+		l.o.Published(kind, l.now().Sub(begin), err)
+	}
+	return sequence, err
+}
+
+func (l *Ledger) retry(ctx context.Context, kind Kind, id string, data []byte, ttl time.Duration) (uint64, error) {
+	wait := firstPublishRetry
+	for {
+		err := l.awaitUsable(ctx)
+		if err != nil {
+			return 0, fmt.Errorf("%w: %w", revocation.ErrUnavailable, err)
+		}
+		sequence, again, err := l.attempt(ctx, kind, id, data, ttl)
+		if err == nil {
+			return sequence, nil
+		}
+		if !again {
+			return 0, err
+		}
+		select {
+		case <-ctx.Done():
+			return 0, err
+		case <-l.ctx.Done():
+			return 0, fmt.Errorf("%w: %w", revocation.ErrUnavailable, ErrClosed)
+		case <-time.After(jitter(wait)):
+		}
+		wait = min(2*wait, lastPublishRetry)
+	}
+}
+
+// attempt publishes once, and tells whether another attempt can help.
+func (l *Ledger) attempt(ctx context.Context, kind Kind, id string, data []byte, ttl time.Duration) (sequence uint64, again bool, err error) {
+	_, js, up, err := l.link.current()
+	if err != nil {
+		return 0, true, fmt.Errorf("%w: %w", revocation.ErrUnavailable, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.o.PublishTimeout)
+	defer cancel()
+	// With the connection goes the acknowledgment.
+	defer context.AfterFunc(up, cancel)()
+	ctx, done := l.link.refused.watch(ctx, kind.Subject())
+	defer done()
+	ack, err := js.PublishMsg(ctx, &nats.Msg{Subject: kind.Subject(), Data: data},
+		jetstream.WithMsgID(id),
+		jetstream.WithMsgTTL(ttl),
+		jetstream.WithExpectStream(l.o.Stream),
+		jetstream.WithRetryAttempts(0))
+	if err != nil {
+		return l.publishError(ctx, err)
+	}
+	if ack.Stream != l.o.Stream || ack.Sequence == 0 {
+		return 0, false, fmt.Errorf("%w: an acknowledgment of another stream", revocation.ErrUnavailable)
+	}
+	if ack.Duplicate {
+		l.publishes.duplicates.Add(1)
+	}
+	return ack.Sequence, false, nil
+}
+
+func (l *Ledger) publishError(ctx context.Context, err error) (uint64, bool, error) {
+	var api *jetstream.APIError
+	if cause := context.Cause(ctx); errors.Is(cause, ErrNotPermitted) {
+		return 0, false, fmt.Errorf("%w: %w", revocation.ErrUnavailable, cause)
+	}
+	switch {
+	case errors.As(err, &api):
+		switch api.ErrorCode {
+		case codeInsufficientResources, codeMemoryExceeded, codeStorageExceeded:
+			return 0, false, fmt.Errorf("%w: %s", revocation.ErrFull, api.Description)
+		case codeStoreFailed:
+			if strings.Contains(api.Description, "maximum") {
+				return 0, false, fmt.Errorf("%w: %s", revocation.ErrFull, api.Description)
+			}
+		}
+		l.suspect() // the stream may not be what it was
+		return 0, true, fmt.Errorf("%w: the server refused it: %s (%d)", revocation.ErrUnavailable, api.Description, api.ErrorCode)
+	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
+		l.suspect()
+		return 0, true, fmt.Errorf("%w: %w or has no leader", revocation.ErrUnavailable, ErrStreamMissing)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return 0, true, fmt.Errorf("%w: no acknowledgment in time: %w", revocation.ErrUnavailable, err)
+	default:
+		return 0, true, fmt.Errorf("%w: %w: %w", revocation.ErrUnavailable, ErrNotConnected, err)
+	}
+}

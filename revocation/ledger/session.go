@@ -1,0 +1,141 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/edge-revocation/caddy-token-revocation/revocation"
+)
+
+const (
+	pullMessages      = 5000
+	pullExpiry        = 5 * time.Second
+	pullHeartbeat     = time.Second
+	inactiveThreshold = 30 * time.Second
+	consumerReplicas  = 1
+)
+
+var (
+	// errQuiet is wrapped by reasons to begin again that are nobody's fault.
+	errQuiet    = errors.New("no heartbeat came through the ledger (may any edge publish them?)")
+	errGap      = errors.New("an entry is missing in what was delivered")
+	errReplayed = errors.New("the ledger's history changed")
+)
+
+// session is one uninterrupted reading of the stream: one consumer of one
+// incarnation of the stream on one connection.
+type session struct {
+	f      *Follower
+	l      *Ledger
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	cancel context.CancelCauseFunc
+
+	began    time.Time
+	history  *history
+	consumed uint64 // consumer sequence of the newest delivery
+}
+
+func (s *session) run(ctx context.Context) error {
+	s.f.counts.sessions.Add(1)
+	// The consumer comes first, the checks second: it belongs to the stream as
+	// it is now and goes with it, so that what the checks say of the stream
+	// holds for what the consumer delivers, or the consumer delivers nothing.
+	consumer, err := s.consumer(ctx)
+	if err != nil {
+		return err
+	}
+	s.began = s.l.now()
+	if s.history, err = s.l.look(ctx, s.nc, s.js); err != nil {
+		return err
+	}
+	s.l.remember(s.history)
+	s.f.fresh.calibrate(s.history.asked, s.history.at)
+	// A stream that could lose revocations is followed all the same: what comes
+	// is applied, only heartbeats prove nothing.
+	err = s.l.judge(s.history)
+	s.l.conclude(ctx, err)
+	if err != nil && !errors.Is(err, ErrStreamSettings) {
+		return err
+	}
+	reason, err := s.l.divergence(ctx, s.nc, s.history, s.f.position, s.f.latest)
+	if err != nil {
+		return err
+	}
+	if reason != "" {
+		// What is held stays in force: replaying joins to it.
+		s.f.position, s.f.latest, s.f.held = revocation.Position{}, time.Time{}, nil
+		s.f.alarm(reason)
+		return errReplayed
+	}
+	if s.f.position.Sequence == 0 {
+		// Tells the sink where it is before the first entry: sequences of another
+		// history say nothing about those of this one.
+		s.f.sink.SetPosition(revocation.Position{Ledger: s.history.ledger, Created: s.history.created})
+	}
+	msgs, err := consumer.Messages(
+		jetstream.PullMaxMessages(pullMessages),
+		jetstream.PullExpiry(pullExpiry),
+		jetstream.PullHeartbeat(pullHeartbeat),
+		jetstream.WithMessagesErrOnMissingHeartbeat(true))
+	if err != nil {
+		return fmt.Errorf("reading the stream: %w", err)
+	}
+	defer msgs.Stop()
+	s.f.following.Store(true)
+	s.f.beats.begin(s)
+	for {
+		m, err := msgs.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			if cause := context.Cause(ctx); cause != nil {
+				err = cause
+			}
+			return fmt.Errorf("reading the stream: %w", err)
+		}
+		if err := s.take(m); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *session) consumer(ctx context.Context) (jetstream.Consumer, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	ctx, done := s.l.link.refused.watch(ctx, "$JS.API.CONSUMER.CREATE."+s.l.o.Stream)
+	defer done()
+	c, err := s.js.CreateConsumer(ctx, s.l.o.Stream, jetstream.ConsumerConfig{
+		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:       s.f.position.Sequence + 1,
+		AckPolicy:         jetstream.AckNonePolicy,
+		MemoryStorage:     true,
+		Replicas:          consumerReplicas,
+		InactiveThreshold: inactiveThreshold,
+	})
+	if err != nil {
+		return nil, s.l.apiError(ctx, "creating a consumer", err)
+	}
+	return c, nil
+}
+
+// take applies one message. An error ends the session.
+func (s *session) take(m jetstream.Msg) error {
+	meta, err := m.Metadata()
+	if err != nil {
+		return fmt.Errorf("reading the stream: a delivery without metadata: %w", err)
+	}
+	// Sequences of the stream have holes wherever an entry has expired. Those of
+	// the consumer have one only where a delivery was lost.
+	if meta.Sequence.Consumer != s.consumed+1 || meta.Sequence.Stream <= s.f.position.Sequence {
+		s.f.counts.gaps.Add(1)
+		return fmt.Errorf("%w: delivery %d, entry %d, after delivery %d, entry %d", errGap,
+			meta.Sequence.Consumer, meta.Sequence.Stream, s.consumed, s.f.position.Sequence)
+	}
+	s.consumed = meta.Sequence.Consumer
+	s.f.apply(s, m, meta)
+	return nil
+}

@@ -1,0 +1,259 @@
+package revocation
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+)
+
+var (
+	// ErrUnavailable says that the ledger did not acknowledge the decision in
+	// time. The token is to be treated as alive; the caller retries later (RFC
+	// 7009, section 2.2.1: 503).
+	ErrUnavailable = errors.New("the revocation ledger is unavailable")
+	// ErrFull says that the ledger or the denylist has no room left for
+	// revocations of this kind. As with [ErrUnavailable], nothing was revoked.
+	ErrFull = errors.New("the revocation ledger is full")
+	// ErrExpired says that no token which the request names can still be alive,
+	// so that there is nothing to record.
+	ErrExpired = errors.New("the token has expired")
+	// ErrInvalidRequest is wrapped by errors about a request that contradicts itself.
+	ErrInvalidRequest = errors.New("invalid revocation request")
+)
+
+// Ledger makes decisions durable. An implementation returns without error only
+// after the decision would survive the loss of this process, and reuses the
+// decision's ID in retries, so that it is stored once. Its errors wrap
+// [ErrUnavailable] or [ErrFull].
+type Ledger interface {
+	PublishRevocation(ctx context.Context, r *Revocation) (sequence uint64, err error)
+	PublishRestoration(ctx context.Context, r *Restoration) (sequence uint64, err error)
+}
+
+// Denylist holds decisions in memory, where requests are checked against them.
+// Revoke and Restore are visible to every goroutine when they return, and
+// applying the same sequence again changes nothing.
+type Denylist interface {
+	// Admit refuses, with an error that wraps [ErrFull], a decision for which
+	// there is no room kept. It stores nothing.
+	Admit(r *Revocation, operator bool) error
+	Revoke(sequence uint64, r *Revocation)
+	Restore(sequence uint64, r *Restoration)
+}
+
+// Defaults of [Policy].
+const (
+	DefaultLeeway     = 5 * time.Minute
+	DefaultRetention  = 7 * 24 * time.Hour
+	DefaultIssuerSkew = 2 * time.Second
+)
+
+// Policy says how long decisions are kept and how clocks are allowed for.
+type Policy struct {
+	// Leeway is added to a token's exp: the clocks of edges and upstreams
+	// differ, and an upstream may accept tokens for a while after exp. Zero
+	// means [DefaultLeeway].
+	Leeway time.Duration
+	// Retention is how long a cutoff is kept at least. Zero means
+	// [DefaultRetention].
+	Retention time.Duration
+	// MaxTokenLifetime returns the longest life of the issuer's access tokens,
+	// zero if unknown. A cutoff is kept for at least that long, since a token
+	// issued a moment before it lives until then.
+	MaxTokenLifetime func(issuer string) time.Duration
+	// IssuerSkew is how far an issuer's clock may be ahead of ours: it is added
+	// to every cutoff, so that a token issued just before the decision cannot
+	// look as if it came after. Tokens issued within it after the decision are
+	// denied too. Zero means [DefaultIssuerSkew], negative none.
+	IssuerSkew time.Duration
+}
+
+// Service records decisions: first in the ledger, then in this edge's denylist.
+// It is safe for concurrent use.
+type Service struct {
+	ledger   Ledger
+	denylist Denylist
+	policy   Policy
+	now      func() time.Time
+}
+
+// NewService returns a Service that takes the time from now, or from time.Now
+// if now is nil.
+func NewService(ledger Ledger, denylist Denylist, policy Policy, now func() time.Time) *Service {
+	if now == nil {
+		now = time.Now
+	}
+	if policy.Leeway == 0 {
+		policy.Leeway = DefaultLeeway
+	}
+	if policy.Retention == 0 {
+		policy.Retention = DefaultRetention
+	}
+	if policy.IssuerSkew == 0 {
+		policy.IssuerSkew = DefaultIssuerSkew
+	}
+	return &Service{ledger: ledger, denylist: denylist, policy: policy, now: now}
+}
+
+// NoExpiry is the TokenExpiry of a token without exp. Its revocation is kept for
+// as long as any can be, [MaxRetention].
+const NoExpiry = math.MaxInt64
+
+// Request asks for a revocation.
+type Request struct {
+	Criteria Criteria
+	Mode     Mode
+	// Cutoff is in Unix seconds; zero means now. Only for cutoffs.
+	Cutoff int64
+	// TokenExpiry is the exp of the one token that Criteria names, in Unix
+	// seconds; [NoExpiry] if it has none; zero if it is not known, or Criteria
+	// names more than one.
+	TokenExpiry int64
+	// TokenIssuedAt is the iat of the token that was presented, if any. A
+	// cutoff of "now" covers it even if the issuer's clock is ahead.
+	TokenIssuedAt int64
+	// Lifetime is how long the decision stands; zero for as long as tokens that
+	// it names can live, as far as that is known.
+	Lifetime time.Duration
+	Reason   string
+	Actor    string
+	// Operator marks decisions that are still admitted when the denylist is
+	// nearly full.
+	Operator bool
+}
+
+// Receipt says what was recorded.
+type Receipt struct {
+	// ID is the decision's id.
+	ID string
+	// Sequence is the entry's place in the ledger.
+	Sequence uint64
+	Mode     Mode
+	Cutoff   int64 // Unix seconds, zero for a block
+	Expires  int64 // Unix seconds
+	// NewTokensPass is true if tokens issued after the cutoff are not denied.
+	NewTokensPass bool
+}
+
+// Revoke records a decision and returns after it is durable and in force on this
+// edge. The error wraps [ErrInvalidRequest], [ErrInvalidCriteria] or
+// [ErrInvalidRevocation] if the request is at fault, [ErrExpired] if there is
+// nothing left to revoke, and [ErrUnavailable] or [ErrFull] if nothing was
+// recorded although it should have been.
+func (s *Service) Revoke(ctx context.Context, req Request) (Receipt, error) {
+	r, err := s.decide(req)
+	if err != nil {
+		return Receipt{}, err
+	}
+	if err := s.denylist.Admit(r, req.Operator); err != nil {
+		return Receipt{}, err
+	}
+	seq, err := s.ledger.PublishRevocation(ctx, r)
+	if err != nil {
+		return Receipt{}, err
+	}
+	s.denylist.Revoke(seq, r)
+	return Receipt{
+		ID: r.ID, Sequence: seq, Mode: r.Mode, Cutoff: r.Cutoff, Expires: r.Expires,
+		NewTokensPass: r.Mode != Block,
+	}, nil
+}
+
+func (s *Service) decide(req Request) (*Revocation, error) {
+	now := s.now()
+	r := &Revocation{
+		ID:        newDecisionID(),
+		Criteria:  req.Criteria,
+		Mode:      req.Mode,
+		Reason:    req.Reason,
+		Actor:     req.Actor,
+		DecidedAt: now.UnixMilli(),
+	}
+	switch {
+	case req.Mode == Block && req.Cutoff != 0:
+		return nil, fmt.Errorf("%w: a block has no cutoff", ErrInvalidRequest)
+	case req.Lifetime != 0 && req.TokenExpiry != 0 && req.Criteria.NamesOneToken():
+		return nil, fmt.Errorf("%w: a token's revocation stands for as long as the token lives, it has no lifetime of its own", ErrInvalidRequest)
+	case req.Lifetime < 0 || req.Lifetime > MaxRetention:
+		return nil, fmt.Errorf("%w: the lifetime is not between 0 and %s", ErrInvalidRequest, MaxRetention)
+	case req.Cutoff < 0 || req.Cutoff > now.Add(MaxRetention).Unix():
+		return nil, fmt.Errorf("%w: the cutoff is not a time in Unix seconds", ErrInvalidRequest)
+	}
+	if req.Mode != Block {
+		r.Cutoff = req.Cutoff
+		if r.Cutoff == 0 {
+			r.Cutoff = max(now.Unix(), req.TokenIssuedAt)
+			r.Cutoff += int64(max(s.policy.IssuerSkew, 0) / time.Second)
+		}
+	}
+	r.Expires = s.expires(req, r.Cutoff, now)
+	if r.Expires <= now.Unix() {
+		return nil, ErrExpired
+	}
+	return r, r.Validate()
+}
+
+// expires returns when the decision may be forgotten, in Unix seconds.
+func (s *Service) expires(req Request, cutoff int64, now time.Time) int64 {
+	leeway := seconds(s.policy.Leeway)
+	if req.TokenExpiry > 0 && req.Criteria.NamesOneToken() {
+		latest := now.Add(MaxRetention).Unix()
+		return min(req.TokenExpiry, latest) + leeway
+	}
+	if req.Lifetime > 0 && req.Mode == Block {
+		return now.Unix() + seconds(req.Lifetime)
+	}
+	// A token from the cutoff's last second lives for the issuer's longest
+	// lifetime after it: the operator may keep a cutoff longer, never shorter.
+	keep := max(s.policy.Retention, req.Lifetime)
+	if s.policy.MaxTokenLifetime != nil {
+		keep = max(keep, s.policy.MaxTokenLifetime(req.Criteria.Issuer))
+	}
+	return max(now.Unix(), cutoff) + seconds(min(keep, MaxRetention)) + leeway
+}
+
+// RestoreRequest asks for the undo of all revocations recorded so far for
+// exactly these criteria.
+type RestoreRequest struct {
+	Criteria Criteria
+	Reason   string
+	Actor    string
+}
+
+// Restore records an undo and returns after it is durable and in force on this
+// edge. Its errors are those of [Service.Revoke].
+func (s *Service) Restore(ctx context.Context, req RestoreRequest) (Receipt, error) {
+	now := s.now()
+	r := &Restoration{
+		ID:        newDecisionID(),
+		Criteria:  req.Criteria,
+		Expires:   now.Add(MaxRetention).Unix(),
+		Reason:    req.Reason,
+		Actor:     req.Actor,
+		DecidedAt: now.UnixMilli(),
+	}
+	if err := r.Validate(); err != nil {
+		return Receipt{}, err
+	}
+	seq, err := s.ledger.PublishRestoration(ctx, r)
+	if err != nil {
+		return Receipt{}, err
+	}
+	s.denylist.Restore(seq, r)
+	return Receipt{ID: r.ID, Sequence: seq, Expires: r.Expires, NewTokensPass: true}, nil
+}
+
+// seconds rounds up: a decision never ends early.
+func seconds(d time.Duration) int64 {
+	return int64((d + time.Second - 1) / time.Second)
+}
+
+func newDecisionID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(b[:])
+}
