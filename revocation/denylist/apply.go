@@ -118,9 +118,9 @@ func (d *Denylist) Restore(sequence uint64, r *revocation.Restoration) {
 	d.mu.Lock()
 	defer d.unlock()
 	now := d.clock.advance(d.now())
-	if !d.history.undo(block, sequence, now) {
-		return
-	}
+	// One that is remembered is carried out again: a checkpoint may have brought
+	// it together with an entry that was copied before it came.
+	sequence = d.history.undo(block, sequence, now)
 	for mode := revocation.Mode(0); mode.Valid(); mode++ {
 		print := block
 		if mode != revocation.Block {

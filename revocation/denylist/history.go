@@ -50,11 +50,11 @@ func (h *history) isUndone(c revocation.Criteria, sequence uint64) bool {
 	return sequence < h.undone[c.Fingerprint(revocation.Block)].sequence
 }
 
-// undo remembers a restoration. It returns false if the same or a later one is
-// remembered already.
-func (h *history) undo(print revocation.Fingerprint, sequence uint64, now int64) bool {
-	if sequence <= h.undone[print].sequence {
-		return false
+// undo remembers a restoration and returns the sequence of the latest that is
+// remembered for print, which may be a later one.
+func (h *history) undo(print revocation.Fingerprint, sequence uint64, now int64) uint64 {
+	if latest := h.undone[print].sequence; sequence <= latest {
+		return latest
 	}
 	if h.undone == nil {
 		h.undone = make(map[revocation.Fingerprint]undone)
@@ -64,7 +64,7 @@ func (h *history) undo(print revocation.Fingerprint, sequence uint64, now int64)
 	if len(h.order) > maxUndone {
 		h.dropUndone()
 	}
-	return true
+	return sequence
 }
 
 func (h *history) dropUndone() {
