@@ -22,18 +22,23 @@ step() {
 # need PROGRAM PACKAGE... installs Debian packages if the program is missing and
 # this user may install some; otherwise it says what is missing.
 need() {
-	local program=$1 as_root=()
+	local program=$1
 	shift
 	command -v "$program" >/dev/null && return
-	[ "$(id -u)" = 0 ] || as_root=(sudo -n)
-	if command -v apt-get >/dev/null; then
-		DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get update -qq &&
-			DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "$@"
-	fi
+	need_packages "$@"
 	command -v "$program" >/dev/null || {
 		echo "$program is needed and could not be installed (Debian: apt-get install $*)" >&2
 		return 1
 	}
+}
+
+# need_packages PACKAGE... installs Debian packages, if this is a system that has them.
+need_packages() {
+	local as_root=()
+	[ "$(id -u)" = 0 ] || as_root=(sudo -n)
+	command -v apt-get >/dev/null || return 0
+	DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get update -qq &&
+		DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "$@"
 }
 
 # tool FOLDER NAME builds the program that FOLDER/go.mod pins as its tool. It has

@@ -1,13 +1,13 @@
 package caddymodule
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -34,6 +34,9 @@ const maxAdminBody = 64 << 10
 //	GET  /token_revocation/status        what this edge knows, and how fresh it is
 //	POST /token_revocation/revocations   revoke by criteria
 //	POST /token_revocation/restorations  undo revocations by criteria
+//	POST /token_revocation/import        many revocations, one JSON object a line
+//	POST /token_revocation/reseed        write what this edge holds to a ledger that lost it
+//	POST /token_revocation/acknowledgments  an entry that can't be read does not matter
 //	GET  /token_revocation/ready         200 once this edge has known the ledger
 //	GET  /token_revocation/live          200
 //	POST /token_revocation/mint          a token of the development issuer, from loopback only
@@ -56,6 +59,9 @@ func (adminAPI) Routes() []caddy.AdminRoute {
 		{"status", http.MethodGet, (*App).adminStatus},
 		{"revocations", http.MethodPost, (*App).adminRevoke},
 		{"restorations", http.MethodPost, (*App).adminRestore},
+		{"import", http.MethodPost, (*App).adminImport},
+		{"reseed", http.MethodPost, (*App).adminReseed},
+		{"acknowledgments", http.MethodPost, (*App).adminAcknowledge},
 		{"mint", http.MethodPost, (*App).adminMint},
 		{"ready", http.MethodGet, func(a *App, w http.ResponseWriter, _ *http.Request) error { return writeProbe(w, a.ready()) }},
 		{"live", http.MethodGet, func(_ *App, w http.ResponseWriter, _ *http.Request) error { return writeProbe(w, true) }},
@@ -110,6 +116,7 @@ type revocationRequest struct {
 
 // revocationAnswer says plainly what was recorded.
 type revocationAnswer struct {
+	// ID is the decision's; empty if nothing was recorded because it stood.
 	ID       string `json:"id"`
 	Sequence uint64 `json:"sequence"`
 	// Effect is one sentence for people.
@@ -118,6 +125,8 @@ type revocationAnswer struct {
 	Cutoff        int64  `json:"cutoff,omitempty"`
 	Expires       int64  `json:"expires,omitempty"`
 	NewTokensPass bool   `json:"new_tokens_pass"`
+	// Stood: the entry at Sequence says this already, nothing was added.
+	Stood bool `json:"stood,omitempty"`
 }
 
 func (a *App) adminRevoke(w http.ResponseWriter, r *http.Request) error {
@@ -134,10 +143,13 @@ func (a *App) adminRevoke(w http.ResponseWriter, r *http.Request) error {
 		return serviceError(err)
 	}
 	a.logger.Info("token revocation by operator", append(receiptFields(receipt, request.Criteria),
-		zap.Stringer("mode", receipt.Mode), zap.Time("expires", time.Unix(receipt.Expires, 0)))...)
-	a.replica.announce("token_revoked", map[string]any{
-		"id": receipt.ID, "sequence": receipt.Sequence, "criteria": request.Criteria.String(),
-	})
+		zap.Stringer("mode", receipt.Mode), zap.Time("expires", time.Unix(receipt.Expires, 0)),
+		zap.Bool("stood", receipt.Stood))...)
+	if !receipt.Stood {
+		a.replica.announce("token_revoked", map[string]any{
+			"id": receipt.ID, "sequence": receipt.Sequence, "criteria": request.Criteria.String(),
+		})
+	}
 	return writeJSON(w, revocationAnswer{
 		ID:            receipt.ID,
 		Sequence:      receipt.Sequence,
@@ -146,6 +158,7 @@ func (a *App) adminRevoke(w http.ResponseWriter, r *http.Request) error {
 		Cutoff:        receipt.Cutoff,
 		Expires:       receipt.Expires,
 		NewTokensPass: receipt.NewTokensPass,
+		Stood:         receipt.Stood,
 	})
 }
 
@@ -313,21 +326,33 @@ func readJSON(r *http.Request, into any) error {
 	if len(body) > maxAdminBody {
 		return apiError(http.StatusRequestEntityTooLarge, fmt.Errorf("the request is larger than %d bytes", maxAdminBody))
 	}
-	decoder := json.NewDecoder(strings.NewReader(string(body)))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(into); err != nil {
+	if err := decodeJSON(body, into); err != nil {
 		return apiError(http.StatusBadRequest, fmt.Errorf("decoding the request: %w", err))
 	}
+	return nil
+}
+
+// decodeJSON decodes one object without unknown members.
+func decodeJSON(data []byte, into any) error {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(into); err != nil {
+		return err
+	}
 	if decoder.More() {
-		return apiError(http.StatusBadRequest, errors.New("decoding the request: data after the JSON object"))
+		return errors.New("data after the JSON object")
 	}
 	return nil
 }
 
 func writeJSON(w http.ResponseWriter, v any) error {
+	return writeJSONStatus(w, http.StatusOK, v)
+}
+
+func writeJSONStatus(w http.ResponseWriter, status int, v any) error {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(http.StatusOK)
+	w.WriteHeader(status)
 	return json.NewEncoder(w).Encode(v)
 }
 

@@ -51,6 +51,18 @@ type App struct {
 	// The OAuth clients that may use the revocation endpoint.
 	Clients []ClientConfig `json:"clients,omitempty"`
 
+	// Where further clients come from: {"source": "file", "path": "…"} for a file
+	// that is watched, or a module that was added to this Caddy. They are asked
+	// in this order, after the clients above. A client that is listed twice is an
+	// error.
+	ClientSourcesRaw []json.RawMessage `json:"client_sources,omitempty" caddy:"namespace=token_revocation.clients inline_key=source"`
+
+	// What the aud of a client's assertion (private_key_jwt, client_secret_jwt)
+	// may be besides the client's issuer: for clients that send the URL of the
+	// endpoint that they call, or of the token endpoint, as was usual before the
+	// update of RFC 7523. Default: the issuer only.
+	AssertionAudiences []string `json:"assertion_audiences,omitempty"`
+
 	// How many revocations this edge holds at most. Default: 1,000,000. An edge
 	// that can't hold one says so and is incomplete until that one ends; it
 	// never forgets silently.
@@ -94,7 +106,13 @@ type App struct {
 	replica *replica
 	service *revocation.Service
 	trusted *issuer.Set
-	clients oauth.ClientStore
+
+	clients       oauth.ClientStore // the registry
+	registry      *clientRegistry
+	guard         *oauth.Guard
+	clientKeys    keyHolder
+	clientGuests  []any          // all modules that know clients
+	listedSources []listedSource // those whose clients are listed
 
 	mu       sync.Mutex
 	source   *source // the ledger that was opened, to be released
@@ -166,7 +184,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.provisionIssuers(repl); err != nil {
 		return err
 	}
-	if a.clients, err = a.provisionClients(repl); err != nil {
+	if err = a.provisionClients(repl); err != nil {
 		return err
 	}
 	a.replica, err = takeReplica(a.ledger.stream(), newDenylistLimits(a.MaxEntries, a.ClientQuota, a.CacheBytes))
@@ -174,7 +192,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 	a.holdsReplica = true
-	a.service = revocation.NewService(a.replica, a.replica, revocation.Policy{
+	a.service = revocation.NewService(oauth.TimeLedger(a.replica), a.replica, revocation.Policy{
 		Leeway:           time.Duration(a.Leeway),
 		Retention:        time.Duration(a.Retention),
 		IssuerSkew:       time.Duration(a.IssuerSkew),
@@ -283,8 +301,12 @@ func (a *App) Start() error {
 		embedded:   a.ledger.Embedded != nil,
 		servers:    a.ledger.servers(),
 		checkpoint: a.ledger.checkpointFile(),
+		place:      a.ledger.place(),
 	}
 	a.mu.Unlock()
+	if err := a.startClients(); err != nil {
+		return err
+	}
 	before := currentApp()
 	appStarted(a)
 	// A config that is replaced keeps its ledger until it is stopped: this one
@@ -348,6 +370,7 @@ func (a *App) Cleanup() error {
 		errs = append(errs, releaseIssuer(digest))
 	}
 	a.issuerDigests = nil
+	errs = append(errs, a.releaseClients())
 	return errors.Join(errs...)
 }
 

@@ -32,6 +32,9 @@ func init() {
 //
 //		issuer development|<issuer> [<preset>] { ... }
 //		client <client_id> public|<secret...> { ... }
+//		clients_file <path> [<poll_interval>]
+//		clients <source> ...
+//		assertion_audience <audience...>
 //
 //		max_entries  <number>
 //		client_quota <number>
@@ -100,6 +103,12 @@ func (a *App) unmarshalOption(d *caddyfile.Dispenser) error {
 		return a.unmarshalIssuer(d)
 	case "client":
 		return a.unmarshalClient(d)
+	case "clients":
+		return a.unmarshalClients(d)
+	case "clients_file":
+		return a.unmarshalClientsFile(d)
+	case "assertion_audience":
+		return listOption(d, &a.AssertionAudiences)
 	case "max_entries":
 		return intOption(d, &a.MaxEntries)
 	case "client_quota":
@@ -116,7 +125,7 @@ func (a *App) unmarshalOption(d *caddyfile.Dispenser) error {
 		return unmarshalStale(d, &a.Stale)
 	default:
 		return unknownOption(d, "embedded, nats, stream, edge, max_bytes, heartbeat, max_clock_skew, issuer, client, "+
-			"max_entries, client_quota, cache, leeway, retention, issuer_skew, stale")
+			"clients, clients_file, assertion_audience, max_entries, client_quota, cache, leeway, retention, issuer_skew, stale")
 	}
 }
 

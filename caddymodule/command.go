@@ -21,7 +21,7 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "token-revocation",
-		Usage: "mint|revoke|restore|status|init|heartbeat",
+		Usage: "mint|revoke|restore|import|status|reseed|acknowledge|init|heartbeat",
 		Short: "Revokes OAuth tokens and shows the state of the denylist",
 		Long: `
 Revokes OAuth access tokens by what they say (a user, a client, a session, a
@@ -33,8 +33,8 @@ talk to Caddy's admin API running at '` + caddy.DefaultAdminListen + `'. You may
 explicitly specify the --address, or use the --config flag to load the admin
 address from your config, if not using the default.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(mintCommand(), revokeCommand(), restoreCommand(), statusCommand(),
-				initCommand(), heartbeatCommand())
+			cmd.AddCommand(mintCommand(), revokeCommand(), restoreCommand(), importCommand(), statusCommand(),
+				reseedCommand(), acknowledgeCommand(), initCommand(), heartbeatCommand())
 		},
 	})
 }
@@ -228,6 +228,10 @@ func decideAndPrint(fl caddycmd.Flags, route string, request revocationRequest) 
 	var answer revocationAnswer
 	if err := callAdmin(fl, http.MethodPost, route, request, &answer); err != nil {
 		return caddy.ExitCodeFailedStartup, err
+	}
+	if answer.Stood {
+		fmt.Printf("%s\nit stood already, as entry %d\n", answer.Effect, answer.Sequence)
+		return caddy.ExitCodeSuccess, nil
 	}
 	fmt.Printf("%s\nrecorded as entry %d, decision %s\n", answer.Effect, answer.Sequence, answer.ID)
 	return caddy.ExitCodeSuccess, nil

@@ -254,6 +254,41 @@ func TestVerifyOffStillRefusesRevokedTokens(t *testing.T) {
 	s.wantStatus(forged, http.StatusUnauthorized, "another signature on the revoked token")
 }
 
+// A revoked key is an entry that a route without verification can't apply: it
+// says so instead of letting the key's tokens through.
+func TestVerifyOffIsIncompleteWhileAKeyIsRevoked(t *testing.T) {
+	s := newSite(t)
+	s.mustLoad(demo, `
+	handle /lax {
+		token_denylist {
+			verify off
+		}
+		respond "upstream reached"
+	}
+	handle {
+		token_denylist
+		respond "upstream reached"
+	}`)
+	token := aliceToken(s)
+	lax := func(want int, when string) {
+		t.Helper()
+		if got := s.do(http.MethodGet, s.url("/lax"), http.Header{"Authorization": {"Bearer " + token}}, ""); got.status != want {
+			t.Errorf("%s: %d, want %d", when, got.status, want)
+		}
+	}
+	lax(http.StatusOK, "no key is revoked")
+	key := map[string]any{"issuer": issuer.DevelopmentIssuer, "claims": map[string]string{"kid": "another-key"}}
+	if got, _ := s.adminPost("revocations", key); got.status != http.StatusOK {
+		t.Fatal(got)
+	}
+	lax(http.StatusServiceUnavailable, "a key is revoked")
+	s.wantStatus(token, http.StatusOK, "where signatures are verified, the key is known to be another one")
+	if got, _ := s.adminPost("restorations", key); got.status != http.StatusOK {
+		t.Fatal(got)
+	}
+	lax(http.StatusOK, "restored")
+}
+
 // What one route read without verifying must not count as verified on another.
 func TestUnverifiedIdentityIsNotTakenForVerified(t *testing.T) {
 	s := newSite(t)

@@ -318,6 +318,11 @@ func (d *Denylist) current() error {
 	if reason, _, incomplete := d.app.replica.denylist.Incomplete(time.Now()); incomplete {
 		return fmt.Errorf("the denylist is incomplete: %s", reason)
 	}
+	if d.Verify == "off" && d.app.replica.denylist.NamesKeys(time.Now()) {
+		// Which key signed a token is known by verifying it only: a kid in its
+		// header is whatever its sender liked.
+		return errors.New("the denylist is incomplete: a signing key is revoked, and this route does not verify which key signed a token")
+	}
 	return nil
 }
 

@@ -2,10 +2,14 @@ package caddymodule
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
+	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -24,7 +28,13 @@ func init() {
 // Endpoint is an HTTP handler that serves OAuth 2.0 token revocation (RFC 7009).
 // A client authenticates and posts a token of its own; the answer 200 means that
 // the revocation is on disk, in force on this edge, and on its way to all
-// others. Clients and issuers are those of the `token_revocation` app.
+// others. Clients and issuers are those of the `token_revocation` app. A config
+// may have any number of endpoints, at any path.
+//
+// What it does is logged, one line a request, and announced as Caddy events:
+// `token_revoking` before a token is revoked, whose handlers may abort it, which
+// the client is told with 403; `token_revoked` once a revocation is durable; and
+// `token_revocation_refused` for requests that policies or failures have stopped.
 type Endpoint struct {
 	// The realm of the challenge that answers a failed HTTP Basic
 	// authentication. Default: token revocation.
@@ -34,9 +44,60 @@ type Endpoint struct {
 	// Default: 64 KiB.
 	MaxBody int64 `json:"max_body,omitempty"`
 
+	// The issuers whose clients this endpoint serves. To it, the clients of
+	// others do not exist. Default: all issuers.
+	Issuers []string `json:"issuers,omitempty"`
+
+	// What a client revokes with a token: token, the default, is that token;
+	// grant is all tokens of the same grant. These are, by the first one that
+	// the token has: those with the same grant_claim; those of the same login
+	// session (sid), also new ones; those of the same user (sub) issued up to
+	// now. Always only those of the same client: tokens of other clients
+	// survive. The request never decides it.
+	Cascade string `json:"cascade,omitempty"`
+
+	// The claim that identifies the grant under which a token was issued, for
+	// cascade grant: its name in tokens, or the one that a claim line of the
+	// issuer gives it.
+	GrantClaim string `json:"grant_claim,omitempty"`
+
+	// What a public client is told when it presents the token of another client:
+	// refuse, the default, is 400 invalid_grant; silent is 200, with nothing
+	// revoked, so that nobody can use its client_id to find out which tokens are
+	// alive. Clients that authenticate are always told.
+	ForeignToken string `json:"foreign_token,omitempty"`
+
+	// Let clients that have revoke_any revoke every token of their issuer.
+	AllowRevokeAny bool `json:"allow_revoke_any,omitempty"`
+
+	// What has a say in a revocation, asked in this order after the token was
+	// verified and found to be the client's: expression, webhook, or any module
+	// in the namespace token_revocation.policies. Each may allow it, skip it
+	// (the client is told 200, and the token lives), or refuse it. One that
+	// fails is answered with 503, and the token lives.
+	PoliciesRaw []json.RawMessage `json:"policies,omitempty" caddy:"namespace=token_revocation.policies inline_key=policy"`
+
+	// The origins whose scripts may use the endpoint, exactly as browsers send
+	// them: https://app.example.com. Default: none.
+	CORSOrigins []string `json:"cors_origins,omitempty"`
+
+	// What happens to requests over plain HTTP: allow, the default, serves and
+	// counts them, since a token that went over plain HTTP has to die all the
+	// more (RFC 7009, section 2); refuse answers 403. A request that a trusted
+	// proxy received over HTTPS, and says so in X-Forwarded-Proto, is none.
+	PlainHTTP string `json:"plain_http,omitempty"`
+
+	// Which requests are logged as Info: effects, the default, are revocations,
+	// refusals by policies and failures; all are also those in which the client
+	// was at fault or there was nothing to revoke. The rest is logged as Debug.
+	Audit string `json:"audit,omitempty"`
+
 	endpoint *oauth.Endpoint
 	app      *App
 	logger   *zap.Logger
+	stats    *endpointStats
+	holds    bool // a reference to stats
+	policies []oauth.NamedPolicy
 }
 
 // CaddyModule returns the Caddy module information.
@@ -54,42 +115,91 @@ func (e *Endpoint) Provision(ctx caddy.Context) error {
 	if e.app, err = configuredApp(ctx); err != nil {
 		return err
 	}
+	if err := e.check(); err != nil {
+		return err
+	}
+	if e.policies, err = e.loadPolicies(ctx); err != nil {
+		return err
+	}
+	if e.stats, err = takeEndpointStats(); err != nil {
+		return err
+	}
+	e.holds = true
+	if err := e.stats.register(ctx.GetMetricsRegistry()); err != nil {
+		return err
+	}
+	options := oauth.EndpointOptions{
+		Issuers:         e.Issuers,
+		Tokens:          grantResolver{resolver{e.app}, e.GrantClaim},
+		Revoker:         e.app.service,
+		Cascade:         oauth.Cascade(e.Cascade),
+		GrantClaim:      e.GrantClaim,
+		Foreign:         oauth.Foreign(e.ForeignToken),
+		AllowRevokeAny:  e.AllowRevokeAny,
+		Policies:        append(slices.Clip(e.policies), oauth.NamedPolicy{Name: revokingEvent, Policy: eventPolicy{e.app}}),
+		Origins:         e.CORSOrigins,
+		RefusePlainHTTP: e.PlainHTTP == "refuse",
+		Secure:          cameOverTLS,
+		Realm:           e.Realm,
+		MaxBody:         e.MaxBody,
+		Logger:          ctx.Slogger(),
+		ClientIP:        clientIP,
+		Observe:         e.observe,
+	}
+	if err := e.app.setClients(&options); err != nil {
+		return err
+	}
+	e.endpoint, err = oauth.NewEndpoint(options)
+	return err
+}
+
+// check reports settings that are not valid.
+func (e *Endpoint) check() error {
+	for _, c := range []struct{ name, value, one, other string }{
+		{"cascade", e.Cascade, "token", "grant"},
+		{"foreign_token", e.ForeignToken, "refuse", "silent"},
+		{"plain_http", e.PlainHTTP, "allow", "refuse"},
+		{"audit", e.Audit, "effects", "all"},
+	} {
+		if c.value != "" && c.value != c.one && c.value != c.other {
+			return fmt.Errorf("%s is %q: use %s or %s", c.name, c.value, c.one, c.other)
+		}
+	}
 	if e.MaxBody < 0 {
 		return errors.New("max_body must not be negative")
 	}
-	e.endpoint, err = oauth.NewEndpoint(oauth.EndpointOptions{
-		Clients:  e.app.clients,
-		Tokens:   resolver{e.app},
-		Revoker:  e.app.service,
-		Realm:    e.Realm,
-		MaxBody:  e.MaxBody,
-		Logger:   ctx.Slogger(),
-		ClientIP: clientIP,
-		Observe:  e.observe,
-	})
-	return err
+	for _, iss := range e.Issuers {
+		if !e.app.knowsIssuer(iss) {
+			return fmt.Errorf("issuer %s is not configured: add an issuer line for it to the global option, spelled exactly so", iss)
+		}
+	}
+	switch c := e.GrantClaim; {
+	case c == "":
+	case e.Cascade != "grant":
+		return errors.New("grant_claim has no use without cascade grant")
+	case slices.Contains([]string{
+		revocation.ClaimToken, revocation.ClaimTokenID, revocation.ClaimKeyID, revocation.ClaimClientID, revocation.ClaimSubject,
+	}, c):
+		return fmt.Errorf("grant_claim %s does not identify a grant: name the claim that all tokens of one grant, and no others, share", c)
+	case len(c) > revocation.MaxClaimName:
+		return fmt.Errorf("grant_claim is longer than %d bytes", revocation.MaxClaimName)
+	}
+	return nil
+}
+
+// Cleanup releases what this instance took.
+func (e *Endpoint) Cleanup() error {
+	if !e.holds {
+		return nil
+	}
+	e.holds = false // the stats stay: requests may still be in flight
+	return releaseEndpointStats()
 }
 
 // ServeHTTP answers every request itself: the next handler is never called.
 func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	e.endpoint.ServeHTTP(w, r)
 	return nil
-}
-
-func (e *Endpoint) observe(o oauth.Outcome) {
-	e.app.metrics.endpoint.WithLabelValues(string(o.Result)).Inc()
-	if o.Result != oauth.ResultRevoked {
-		return
-	}
-	e.app.replica.announce("token_revoked", map[string]any{
-		"id":        o.DecisionID,
-		"sequence":  o.Sequence,
-		"client_id": o.ClientID,
-	})
-	if c := e.logger.Check(zap.InfoLevel, "token revoked"); c != nil {
-		c.Write(zap.String("id", o.DecisionID), zap.Uint64("sequence", o.Sequence),
-			zap.String("issuer", o.Issuer), zap.String("client_id", o.ClientID))
-	}
 }
 
 // clientIP is the address that Caddy's trusted_proxies setting makes of the
@@ -100,6 +210,27 @@ func clientIP(r *http.Request) netip.Addr {
 	return addr
 }
 
+// cameOverTLS tells whether a request was protected on its way here: by its own
+// connection, or by that to a trusted proxy in front. Of several values in
+// X-Forwarded-Proto, any may be the client's own invention: all have to agree.
+func cameOverTLS(r *http.Request) bool {
+	if r.TLS != nil {
+		return true
+	}
+	if trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool); !trusted {
+		return false
+	}
+	forwarded := r.Header["X-Forwarded-Proto"]
+	for _, value := range forwarded {
+		for proto := range strings.SplitSeq(value, ",") {
+			if !strings.EqualFold(strings.TrimSpace(proto), "https") {
+				return false
+			}
+		}
+	}
+	return len(forwarded) > 0
+}
+
 // resolver lets the endpoint learn whose token it was given. It may wait for
 // keys, and asks neither for this resource's audience nor for a token that has
 // not expired: any token of a trusted issuer can be revoked.
@@ -107,30 +238,61 @@ type resolver struct{ app *App }
 
 // Resolve implements oauth.TokenResolver.
 func (r resolver) Resolve(ctx context.Context, token string) (*revocation.Identity, error) {
-	names, _ := r.app.replica.denylist.ClaimNames()
+	return r.resolve(ctx, token, nil)
+}
+
+// grantResolver extracts the claim that names a token's grant, too.
+type grantResolver struct {
+	resolver
+	claim string
+}
+
+// Resolve implements oauth.TokenResolver.
+func (r grantResolver) Resolve(ctx context.Context, token string) (*revocation.Identity, error) {
+	if r.claim == "" {
+		return r.resolve(ctx, token, nil)
+	}
+	id, err := r.resolve(ctx, token, []string{r.claim})
+	if errors.Is(err, oauth.ErrTokenInvalid) {
+		// A grant claim that no revocation can name (too long, too many values)
+		// makes the token itself no less alive.
+		return r.resolve(ctx, token, nil)
+	}
+	return id, err
+}
+
+func (r resolver) resolve(ctx context.Context, token string, claims []string) (*revocation.Identity, error) {
 	id, err := r.app.identify(ctx, token, issuer.Request{
-		ClaimNames:     names,
+		ClaimNames:     claims,
 		Wait:           true,
 		IgnoreAudience: true,
 		IgnoreExpiry:   true, // the service knows for how long tokens outlive exp
 	})
+	var unknown *issuer.UnknownIssuerError
 	switch {
 	case err == nil:
 		return id, nil
-	case errors.Is(err, issuer.ErrKeysUnavailable):
-		return nil, fmt.Errorf("%w: %w", oauth.ErrResolveUnavailable, err)
 	case errors.Is(err, issuer.ErrNotJWT):
+		return nil, fmt.Errorf("%w: %w", oauth.ErrTokenUnsupported, err)
+	case errors.As(err, &unknown) && unknown.Configured != "":
+		// Most likely a live token, and an issuer that is misspelled here.
 		return nil, fmt.Errorf("%w: %w", oauth.ErrTokenUnsupported, err)
 	case errors.Is(err, issuer.ErrExpired):
 		return nil, fmt.Errorf("%w: %w", oauth.ErrTokenExpired, err)
-	default:
+	case errors.Is(err, issuer.ErrMalformed), errors.Is(err, issuer.ErrInvalid), errors.Is(err, issuer.ErrUnknownIssuer):
 		return nil, fmt.Errorf("%w: %w", oauth.ErrTokenInvalid, err)
+	default:
+		return nil, fmt.Errorf("%w: %w", oauth.ErrResolveUnavailable, err)
 	}
 }
+
+// policyTimeout bounds what a policy may take of the time for a request.
+const policyTimeout = caddy.Duration(oauth.DefaultTimeout - time.Second)
 
 // Interface guards
 var (
 	_ caddy.Provisioner           = (*Endpoint)(nil)
+	_ caddy.CleanerUpper          = (*Endpoint)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Endpoint)(nil)
-	_ oauth.TokenResolver         = resolver{}
+	_ oauth.TokenResolver         = grantResolver{}
 )

@@ -42,7 +42,9 @@ func newSite(t *testing.T) *site {
 		if err := caddy.Stop(); err != nil {
 			t.Errorf("stopping: %v", err)
 		}
-		for name, pool := range map[string]*caddy.UsagePool{"replicas": replicas, "ledgers": ledgers, "issuers": issuers} {
+		for name, pool := range map[string]*caddy.UsagePool{
+			"replicas": replicas, "ledgers": ledgers, "issuers": issuers, "client keys": clientKeys, "guards": guards,
+		} {
 			pool.Range(func(key, _ any) bool {
 				t.Errorf("%s still holds %v after Caddy stopped", name, key)
 				return true

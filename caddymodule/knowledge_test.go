@@ -36,14 +36,14 @@ func (s *site) writeCheckpoint(options string, proven time.Time) {
 	if err := s.load(options, "token_denylist"); err != nil {
 		s.t.Fatal(err)
 	}
-	file := currentApp().ledger.checkpointFile()
+	file, place := currentApp().ledger.checkpointFile(), currentApp().ledger.place()
 	if err := caddy.Stop(); err != nil {
 		s.t.Fatal(err)
 	}
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		s.t.Fatal(err)
 	}
-	if err := d.WriteCheckpoint(file, proven); err != nil {
+	if err := d.WriteCheckpoint(file, place, proven); err != nil {
 		s.t.Fatal(err)
 	}
 }

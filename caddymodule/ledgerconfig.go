@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -257,18 +258,39 @@ func (c *LedgerConfig) hash() string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
+// place says which ledger this is: the stream, and its servers or its directory.
+// It is logged and written to files: passwords in URLs are left out, so that
+// changing them does not make another place either.
+func (c *LedgerConfig) place() string {
+	if c.Embedded != nil {
+		return fmt.Sprintf("embedded %s %q", c.stream(), c.Embedded.StoreDir)
+	}
+	var servers []string
+	for _, list := range c.NATS.URLs {
+		for server := range strings.SplitSeq(list, ",") { // as the client reads it
+			servers = append(servers, withoutUser(strings.TrimSpace(server)))
+		}
+	}
+	slices.Sort(servers)
+	return fmt.Sprintf("nats %s %q", c.stream(), servers)
+}
+
+// withoutUser removes name and password, or a token, from a server's URL.
+func withoutUser(server string) string {
+	scheme, rest, found := strings.Cut(server, "://")
+	if !found {
+		scheme, rest = "", server
+	} else {
+		scheme += "://"
+	}
+	return scheme + rest[strings.LastIndexByte(rest, '@')+1:]
+}
+
 // checkpointFile is where a denylist that follows this ledger is kept across
 // restarts: one file per ledger, so that edges of different ledgers can share a
 // data directory.
 func (c *LedgerConfig) checkpointFile() string {
-	place := "embedded " + c.stream()
-	if c.Embedded != nil {
-		place += c.Embedded.StoreDir
-	} else {
-		urls := slices.Sorted(slices.Values(c.NATS.URLs))
-		place = fmt.Sprintf("nats %s %q", c.stream(), urls)
-	}
-	sum := sha256.Sum256([]byte(place))
+	sum := sha256.Sum256([]byte(c.place()))
 	return filepath.Join(defaultDataDir(), "checkpoints", hex.EncodeToString(sum[:8])+".checkpoint")
 }
 

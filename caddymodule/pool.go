@@ -26,6 +26,11 @@ var (
 	ledgers = caddy.NewUsagePool()
 	// issuers by the digest of their config.
 	issuers = caddy.NewUsagePool()
+	// clientKeys by the digest of where they are.
+	clientKeys = caddy.NewUsagePool()
+	// guards has one: the counters against guessing, which a reload must not
+	// reset.
+	guards = caddy.NewUsagePool()
 
 	// running are the started apps, newest last. The admin API, whose router
 	// is made before any app is loaded, finds the app here.

@@ -42,6 +42,7 @@ type replica struct {
 	mu         sync.Mutex
 	sources    []*source // in the order of their configs; the last one is followed
 	checkpoint string    // file name; empty: none
+	place      string    // what the checkpoint is of
 	written    uint64    // the sequence in the newest checkpoint
 	known      knowledge // of the ledger that was followed last
 
@@ -86,7 +87,8 @@ type source struct {
 	ledger     *ledger.Ledger
 	embedded   bool
 	servers    []string // the addresses, or the store's directory
-	checkpoint string
+	checkpoint string   // file name
+	place      string   // see LedgerConfig.place
 }
 
 // same tells whether both are one ledger, reached perhaps by other credentials or
@@ -183,15 +185,21 @@ func (r *replica) follow() {
 	}
 	now := &following{source: next}
 	// What is known of one ledger says nothing of another.
-	if at := was.proven(); !at.IsZero() {
+	at := was.proven()
+	if !at.IsZero() && was.source != nil {
 		r.known = knowledge{source: was.source, at: at}
+	}
+	if next == nil {
+		// The last config ends. The checkpoint that is written next is as good
+		// as what was followed up to here.
+		now.known = knowledge{source: was.source, at: at}
 	}
 	if next != nil {
 		if next.same(r.known.source) {
 			now.known = r.known
 		}
 		if next.checkpoint != r.checkpoint {
-			r.checkpoint, r.written = next.checkpoint, 0
+			r.checkpoint, r.place, r.written = next.checkpoint, next.place, 0
 			now.known = r.loadInto(next, now.known)
 		}
 		now.follower = next.ledger.Follow(r.denylist, r.observer(now))
@@ -269,7 +277,7 @@ func (r *replica) load() time.Time {
 	if r.checkpoint == "" {
 		return time.Time{}
 	}
-	position, proven, err := r.denylist.LoadCheckpoint(r.checkpoint)
+	position, proven, err := r.denylist.LoadCheckpoint(r.checkpoint, r.place)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return time.Time{}
@@ -296,7 +304,7 @@ func (r *replica) save() {
 	}
 	err := os.MkdirAll(filepath.Dir(r.checkpoint), 0o700)
 	if err == nil {
-		err = r.denylist.WriteCheckpoint(r.checkpoint, r.following.Load().proven())
+		err = r.denylist.WriteCheckpoint(r.checkpoint, r.place, r.following.Load().proven())
 	}
 	if err != nil {
 		r.logger.Error("checkpoint not written, a restart will read more of the ledger",
@@ -339,6 +347,24 @@ func (r *replica) PublishRestoration(ctx context.Context, d *revocation.Restorat
 	return l.PublishRestoration(ctx, d)
 }
 
+// PublishRevocations sends many decisions to the ledger that is followed.
+func (r *replica) PublishRevocations(ctx context.Context, ds []*revocation.Revocation) (int, uint64, error) {
+	l, err := r.current()
+	if err != nil {
+		return len(ds), 0, err
+	}
+	return l.PublishRevocations(ctx, ds)
+}
+
+// Stands asks the follower, which alone knows what this edge has applied.
+func (r *replica) Stands(ctx context.Context, sequence uint64, ds ...*revocation.Revocation) (bool, error) {
+	f := r.following.Load()
+	if f.follower == nil {
+		return false, nil
+	}
+	return f.follower.Stands(ctx, sequence, ds...)
+}
+
 func (r *replica) current() (*ledger.Ledger, error) {
 	s := r.source()
 	if s == nil {
@@ -355,6 +381,16 @@ func (r *replica) Admit(d *revocation.Revocation, operator bool) error {
 	return r.denylist.Admit(d, operator)
 }
 
+// Standing tells whether a decision already stands.
+func (r *replica) Standing(d *revocation.Revocation) (uint64, bool) { return r.denylist.Standing(d) }
+
+// Room leaves the last part for single decisions, which are judged more exactly:
+// beyond what the denylist can hold, an edge serves nothing.
+func (r *replica) Room() int {
+	stats := r.denylist.Stats()
+	return stats.MaxEntries*9/10 - stats.Entries
+}
+
 // Revoke puts a decision into the denylist.
 func (r *replica) Revoke(sequence uint64, d *revocation.Revocation) { r.denylist.Revoke(sequence, d) }
 
@@ -366,4 +402,5 @@ func (r *replica) Restore(sequence uint64, d *revocation.Restoration) {
 var (
 	_ revocation.Ledger   = (*replica)(nil)
 	_ revocation.Denylist = (*replica)(nil)
+	_ revocation.Roomer   = (*replica)(nil)
 )

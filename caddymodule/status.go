@@ -31,6 +31,8 @@ type statusAnswer struct {
 	Ledger     ledgerStatus   `json:"ledger"`
 	Denylist   denylistStatus `json:"denylist"`
 	Issuers    []issuerStatus `json:"issuers"`
+	// ClientFiles are the clients files in use.
+	ClientFiles []clientFileStatus `json:"client_files,omitempty"`
 }
 
 type ledgerStatus struct {
@@ -39,7 +41,12 @@ type ledgerStatus struct {
 	Connected bool   `json:"connected"`
 	Sequence  uint64 `json:"sequence"`
 	Lag       uint64 `json:"lag"`
-	Error     string `json:"error,omitempty"`
+	// Unreadable and ShortLived count messages seen since the start: those that
+	// break the rules or are newer than this edge, and those that the server
+	// forgets before what they say ends.
+	Unreadable uint64 `json:"unreadable,omitempty"`
+	ShortLived uint64 `json:"short_lived,omitempty"`
+	Error      string `json:"error,omitempty"`
 }
 
 type denylistStatus struct {
@@ -85,7 +92,9 @@ func (a *App) status() statusAnswer {
 	switch {
 	case !state.EverSynced:
 		answer.State = "syncing"
-	case state.Age > staleVisible:
+	// What a checkpoint holds was never compared with the ledger by this process;
+	// and who refuses to serve for its age does not call itself in sync.
+	case !state.InSync, state.Age > min(staleVisible, time.Duration(a.Stale.MaxAge)):
 		answer.State = "stale"
 	}
 	if reason, _, incomplete := a.replica.denylist.Incomplete(time.Now()); incomplete {
@@ -94,6 +103,10 @@ func (a *App) status() statusAnswer {
 		if answer.State == "in_sync" {
 			answer.State = "incomplete"
 		}
+	}
+	if f := a.replica.following.Load().follower; f != nil {
+		stats := f.Stats()
+		answer.Ledger.Unreadable, answer.Ledger.ShortLived = stats.Poison+stats.Newer, stats.ShortLived
 	}
 	if s := a.replica.source(); s != nil {
 		status := s.ledger.Status()
@@ -107,6 +120,7 @@ func (a *App) status() statusAnswer {
 	for _, i := range a.issuers {
 		answer.Issuers = append(answer.Issuers, issuerStatus{Issuer: i.Name(), Ready: i.Ready()})
 	}
+	answer.ClientFiles = a.clientFiles()
 	return answer
 }
 

@@ -10,6 +10,11 @@
 // the environment variable CADDY_TOKEN_REVOCATION_BIN names. Without node and npm
 // the test that needs them is skipped, unless CI is set.
 //
+// The tests of faults, whose names begin with TestFault, have a short form and a
+// long one, which the environment variable FAULTS=long chooses:
+//
+//	FAULTS=long go test -tags e2e ./e2e/... -run Fault -v -timeout 90m
+//
 // The figures of the README are measured by benchmarks, which print them:
 //
 //	go test -tags e2e ./e2e/... -run '^$' -bench . -benchtime 1x

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -36,6 +37,7 @@ type edge struct {
 	address string // host:port of the site
 	admin   string // host:port of the admin endpoint
 	nats    string // host:port that the embedded ledger listens on
+	program string // if it is not the binary that everything tests
 	dir     string
 	env     []string
 	logs    *logs
@@ -117,7 +119,7 @@ func (e *edge) write(config string) {
 func (e *edge) start() {
 	e.t.Helper()
 	e.process = start(e.t, e.name, e.logs, e.dir, e.env,
-		binary, "run", "--config", e.caddyfile(), "--adapter", "caddyfile")
+		cmp.Or(e.program, binary), "run", "--config", e.caddyfile(), "--adapter", "caddyfile")
 }
 
 // run starts Caddy and waits until it is in sync.
@@ -284,10 +286,11 @@ func (e *edge) command(args ...string) (string, error) {
 
 // status is what the tests read of GET /token_revocation/status.
 type status struct {
-	State      string `json:"state"`
-	Serving    bool   `json:"serving"`
-	Standalone bool   `json:"standalone"`
-	Incomplete string `json:"incomplete"`
+	State      string      `json:"state"`
+	Serving    bool        `json:"serving"`
+	Standalone bool        `json:"standalone"`
+	Incomplete string      `json:"incomplete"`
+	AgeSeconds json.Number `json:"age_seconds"`
 	Ledger     struct {
 		ID        string `json:"id"`
 		Connected bool   `json:"connected"`

@@ -16,8 +16,9 @@ const binaryVariable = "CADDY_TOKEN_REVOCATION_BIN"
 
 // Where the tests find things; set by TestMain before any test runs.
 var (
-	binary string // Caddy with this module
-	root   string // of the repository
+	binary   string // Caddy with this module
+	root     string // of the repository
+	programs string // directory of what the tests build
 )
 
 func TestMain(m *testing.M) {
@@ -40,6 +41,11 @@ func run(m *testing.M) int {
 			}
 		}
 	}
+	if programs, err = os.MkdirTemp("", "caddy-token-revocation"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(programs)
 	if binary = os.Getenv(binaryVariable); binary != "" {
 		if binary, err = filepath.Abs(binary); err == nil {
 			_, err = os.Stat(binary)
@@ -50,13 +56,7 @@ func run(m *testing.M) int {
 		}
 		return m.Run()
 	}
-	dir, err := os.MkdirTemp("", "caddy-token-revocation")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "caddy")
+	binary = filepath.Join(programs, "caddy")
 	args := []string{"build", "-o", binary, "./cmd/caddy"}
 	if !benchmarking() {
 		args = append(args[:1], append([]string{"-race"}, args[1:]...)...)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync"
 	"time"
 )
 
@@ -32,6 +33,15 @@ var (
 type Ledger interface {
 	PublishRevocation(ctx context.Context, r *Revocation) (sequence uint64, err error)
 	PublishRestoration(ctx context.Context, r *Restoration) (sequence uint64, err error)
+	// PublishRevocations makes the first n of rs durable, as many as fit into one
+	// entry of the ledger, at least one. On an error, none of them is.
+	PublishRevocations(ctx context.Context, rs []*Revocation) (n int, sequence uint64, err error)
+	// Stands tells whether the entry at the sequence exists in the ledger's
+	// present history and denies by itself all that each of rs would, for as
+	// long. When it returns true, every restoration that anyone had been told is
+	// durable, before the call, is visible in this edge's denylist. In doubt it
+	// returns false or an error.
+	Stands(ctx context.Context, sequence uint64, rs ...*Revocation) (bool, error)
 }
 
 // Denylist holds decisions in memory, where requests are checked against them.
@@ -43,6 +53,17 @@ type Denylist interface {
 	Admit(r *Revocation, operator bool) error
 	Revoke(sequence uint64, r *Revocation)
 	Restore(sequence uint64, r *Restoration)
+	// Standing tells whether an entry stands that denies all that r would, for as
+	// long, and returns its sequence in the ledger's present history.
+	Standing(r *Revocation) (sequence uint64, ok bool)
+}
+
+// Roomer is a [Denylist] that can say for how many decisions on criteria of their
+// own there is surely room, which may be less than what it admits one by one.
+// Without it, [Service.Import] records them singly: beyond what a denylist can
+// hold, an edge is of no use.
+type Roomer interface {
+	Room() int
 }
 
 // Defaults of [Policy].
@@ -79,6 +100,8 @@ type Service struct {
 	denylist Denylist
 	policy   Policy
 	now      func() time.Time
+
+	importing sync.Mutex // two imports at a time would both take the same room
 }
 
 // NewService returns a Service that takes the time from now, or from time.Now
@@ -137,17 +160,25 @@ type Receipt struct {
 	Expires  int64 // Unix seconds
 	// NewTokensPass is true if tokens issued after the cutoff are not denied.
 	NewTokensPass bool
+	// Stood is true if nothing was recorded, because the entry at Sequence
+	// already denies all this. ID is then empty.
+	Stood bool
 }
 
 // Revoke records a decision and returns after it is durable and in force on this
-// edge. The error wraps [ErrInvalidRequest], [ErrInvalidCriteria] or
-// [ErrInvalidRevocation] if the request is at fault, [ErrExpired] if there is
-// nothing left to revoke, and [ErrUnavailable] or [ErrFull] if nothing was
-// recorded although it should have been.
+// edge. A decision that already stands is not recorded again, unless there is the
+// slightest doubt about it; see [Receipt.Stood]. The error wraps
+// [ErrInvalidRequest], [ErrInvalidCriteria] or [ErrInvalidRevocation] if the
+// request is at fault, [ErrExpired] if there is nothing left to revoke, and
+// [ErrUnavailable] or [ErrFull] if nothing was recorded although it should have
+// been.
 func (s *Service) Revoke(ctx context.Context, req Request) (Receipt, error) {
 	r, err := s.decide(req)
 	if err != nil {
 		return Receipt{}, err
+	}
+	if seq, ok := s.denylist.Standing(r); ok && s.stands(ctx, seq, r) {
+		return standing(r, seq), nil
 	}
 	if err := s.denylist.Admit(r, req.Operator); err != nil {
 		return Receipt{}, err
@@ -157,10 +188,35 @@ func (s *Service) Revoke(ctx context.Context, req Request) (Receipt, error) {
 		return Receipt{}, err
 	}
 	s.denylist.Revoke(seq, r)
+	return recorded(r, seq), nil
+}
+
+// stands tells whether the entry at the sequence makes it unnecessary to record
+// any of rs.
+func (s *Service) stands(ctx context.Context, sequence uint64, rs ...*Revocation) bool {
+	if ok, err := s.ledger.Stands(ctx, sequence, rs...); !ok || err != nil {
+		return false
+	}
+	// Another edge may have undone it a moment ago, which shows only now.
+	for _, r := range rs {
+		if still, ok := s.denylist.Standing(r); !ok || still != sequence {
+			return false
+		}
+	}
+	return true
+}
+
+func recorded(r *Revocation, sequence uint64) Receipt {
 	return Receipt{
-		ID: r.ID, Sequence: seq, Mode: r.Mode, Cutoff: r.Cutoff, Expires: r.Expires,
+		ID: r.ID, Sequence: sequence, Mode: r.Mode, Cutoff: r.Cutoff, Expires: r.Expires,
 		NewTokensPass: r.Mode != Block,
-	}, nil
+	}
+}
+
+func standing(r *Revocation, sequence uint64) Receipt {
+	receipt := recorded(r, sequence)
+	receipt.ID, receipt.Stood = "", true
+	return receipt
 }
 
 func (s *Service) decide(req Request) (*Revocation, error) {

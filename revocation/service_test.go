@@ -1,8 +1,10 @@
 package revocation_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +23,13 @@ type recorder struct {
 	lose    error // of the ledger
 	decided *revocation.Revocation
 	undone  *revocation.Restoration
+
+	standing func(*revocation.Revocation) (uint64, bool)
+	stands   func() bool
+	unsure   error // of Stands
+	fits     int   // into one entry; zero: all
+	room     int
+	sequence uint64
 }
 
 func (r *recorder) PublishRevocation(_ context.Context, d *revocation.Revocation) (uint64, error) {
@@ -42,6 +51,27 @@ func (r *recorder) Admit(*revocation.Revocation, bool) error {
 
 func (r *recorder) Revoke(uint64, *revocation.Revocation)   { r.events = append(r.events, "revoke") }
 func (r *recorder) Restore(uint64, *revocation.Restoration) { r.events = append(r.events, "restore") }
+
+func (r *recorder) PublishRevocations(_ context.Context, ds []*revocation.Revocation) (int, uint64, error) {
+	n := min(len(ds), cmp.Or(r.fits, len(ds)))
+	r.events = append(r.events, fmt.Sprintf("publish(%d)", n))
+	r.sequence++
+	return n, r.sequence, r.lose
+}
+
+func (r *recorder) Standing(d *revocation.Revocation) (uint64, bool) {
+	if r.standing == nil {
+		return 0, false
+	}
+	return r.standing(d)
+}
+
+func (r *recorder) Stands(_ context.Context, sequence uint64, ds ...*revocation.Revocation) (bool, error) {
+	r.events = append(r.events, fmt.Sprintf("stands(%d, %d)", sequence, len(ds)))
+	return r.stands == nil || r.stands(), r.unsure
+}
+
+func (r *recorder) Room() int { return cmp.Or(r.room, 1000) }
 
 func newService(r *recorder, policy revocation.Policy) *revocation.Service {
 	return revocation.NewService(r, r, policy, func() time.Time { return decided })

@@ -1,10 +1,40 @@
 package denylist
 
-import "strings"
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+)
+
+// actorKey is what an actor's entries are counted by: client names are unique at
+// one issuer only.
+func actorKey(actor, issuer string) string {
+	if actor == "" {
+		return ""
+	}
+	if issuer != "" {
+		sum := sha256.Sum256([]byte(issuer))
+		issuer = hex.EncodeToString(sum[:8])
+	}
+	return actor + "\x00" + issuer
+}
+
+// actorOf returns the actor that a key was made of.
+func actorOf(key string) string {
+	return key[:max(strings.LastIndexByte(key, 0), 0)]
+}
+
+const (
+	// others is the number of all actors for whom there is none, and what it is
+	// called, which is nobody's key. They share one quota: one who is unknown
+	// because there are too many must not be without any.
+	others     = 1
+	othersName = "\x00"
+)
 
 // actorTable counts entries per actor, for the quota. It knows a few thousand
-// actors at a time; entries of others count for nobody (number zero). It belongs
-// to the writer.
+// actors at a time; entries without an actor count for nobody (number zero). It
+// belongs to the writer.
 type actorTable struct {
 	byName map[string]int
 	slots  [1 << actorBits]actorSlot
@@ -17,7 +47,11 @@ type actorSlot struct {
 	count int
 }
 
-func newActorTable() *actorTable { return &actorTable{byName: make(map[string]int)} }
+func newActorTable() *actorTable {
+	t := &actorTable{byName: map[string]int{othersName: others}}
+	t.slots[others].name = othersName
+	return t
+}
 
 // use returns the actor's number.
 func (t *actorTable) use(name string) int {
@@ -28,7 +62,7 @@ func (t *actorTable) use(name string) int {
 		return n
 	}
 	if len(t.byName) == len(t.slots)-1 && !t.dropIdle() {
-		return 0
+		return others
 	}
 	n := len(t.byName) + 1
 	if t.slots[n].name != "" { // numbers became free elsewhere
@@ -48,7 +82,7 @@ func (t *actorTable) dropIdle() bool {
 	}
 	before := len(t.byName)
 	for n := range t.slots {
-		if s := &t.slots[n]; s.name != "" && s.count == 0 {
+		if s := &t.slots[n]; s.name != "" && s.count == 0 && n != others {
 			delete(t.byName, s.name)
 			*s = actorSlot{}
 		}
@@ -69,6 +103,9 @@ func (t *actorTable) remove(n int) {
 func (t *actorTable) count(name string) int {
 	if n, ok := t.byName[name]; ok {
 		return t.slots[n].count
+	}
+	if len(t.byName) == len(t.slots)-1 && t.full {
+		return t.slots[others].count
 	}
 	return 0
 }

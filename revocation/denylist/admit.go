@@ -36,7 +36,7 @@ func (d *Denylist) Admit(r *revocation.Revocation, operator bool) error {
 			return fmt.Errorf("%w: the denylist has %d entries of at most %d", revocation.ErrFull, d.index.live, d.limits.max)
 		}
 	}
-	if q := d.limits.quota; !operator && q >= 0 && d.actors.count(r.Actor) >= q {
+	if q := d.limits.quota; !operator && q >= 0 && d.actors.count(actorKey(r.Actor, r.Criteria.Issuer)) >= q {
 		return fmt.Errorf("%w: the actor has the most entries that one may have, %d", revocation.ErrFull, q)
 	}
 	if _, ok := d.shapes.lookup(r.Mode, names); !ok {
@@ -49,6 +49,15 @@ func (d *Denylist) Admit(r *revocation.Revocation, operator bool) error {
 		}
 	}
 	return nil
+}
+
+// Room returns for how many decisions on criteria of their own there is room,
+// whoever makes them: it counts entries up to where clients are refused. A quota
+// may be used up before, and so may the ways to combine claims.
+func (d *Denylist) Room() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return max(d.limits.clients-d.index.live, 0)
 }
 
 // raise gives the alarm once when the denylist fills up. It is called with d.mu

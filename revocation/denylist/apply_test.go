@@ -150,6 +150,21 @@ func TestLaterDecisionThatCameFirstSurvivesRestoration(t *testing.T) {
 	}
 }
 
+// TestRestorationThatComesAgainUndoesNothingLater has a short decision ahead of
+// the follower merge with a long one that it has passed.
+func TestRestorationThatComesAgainUndoesNothingLater(t *testing.T) {
+	d, clock := newTest(t, Options{})
+	d.Restore(1, restoration("sub", "a"))
+	d.Revoke(2, block(epoch0+1000, "sub", "a"))
+	d.SetPosition(revocation.Position{Ledger: "l", Sequence: 2})
+	d.Revoke(4, block(epoch0+10, "sub", "a"))
+	d.Restore(1, restoration("sub", "a"))
+	clock.pass(11 * time.Second)
+	if !d.Check(identity("sub", "a")).Denied {
+		t.Error("the long decision is gone")
+	}
+}
+
 func TestAnotherHistoryIsNotUndoneByRestorationsOfTheOld(t *testing.T) {
 	for name, next := range map[string]revocation.Position{
 		"new ledger":  {Ledger: "b", Sequence: 1},

@@ -66,9 +66,8 @@ func fillFast(d *Denylist, entries int, shapes [][]string) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	now := d.clock.seconds()
 	for i := d.index.live; i < entries; i++ {
-		d.hold(randomPrint(rng), uint64(i+1), newTerm(until, 0), revocation.Block, shapes[0], "client:bench", now)
+		d.hold(present(d, randomPrint(rng), uint64(i+1), newTerm(until, 0), revocation.Block, shapes[0], "client:bench"))
 	}
 }
 
@@ -195,7 +194,7 @@ func BenchmarkIndexInsert(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		d.mu.Lock()
-		d.hold(randomPrint(rng), 1, newTerm(until, 0), revocation.Block, benchShapes[0], "client:bench", 0)
+		d.hold(present(d, randomPrint(rng), 1, newTerm(until, 0), revocation.Block, benchShapes[0], "client:bench"))
 		d.mu.Unlock()
 	}
 }
@@ -284,7 +283,7 @@ func BenchmarkCheckWhileInserting(b *testing.B) {
 			}
 			for due := int(time.Since(start) / (10 * time.Microsecond)); n < due; n++ {
 				d.mu.Lock()
-				d.hold(randomPrint(rng), uint64(n+1), newTerm(until, 0), revocation.Block, benchShapes[0], "", 0)
+				d.hold(present(d, randomPrint(rng), uint64(n+1), newTerm(until, 0), revocation.Block, benchShapes[0], ""))
 				d.mu.Unlock()
 			}
 			time.Sleep(100 * time.Microsecond)
@@ -314,7 +313,7 @@ func BenchmarkCheckWhileInserting(b *testing.B) {
 func BenchmarkLoadCheckpoint(b *testing.B) {
 	const n = 1_000_000
 	path := filepath.Join(b.TempDir(), "checkpoint")
-	if err := benchDenylist(b, n, benchShapes).WriteCheckpoint(path, time.Now()); err != nil {
+	if err := benchDenylist(b, n, benchShapes).WriteCheckpoint(path, testPlace, time.Now()); err != nil {
 		b.Fatal(err)
 	}
 	for b.Loop() {
@@ -322,7 +321,7 @@ func BenchmarkLoadCheckpoint(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, _, err := d.LoadCheckpoint(path); err != nil {
+		if _, _, err := d.LoadCheckpoint(path, testPlace); err != nil {
 			b.Fatal(err)
 		}
 		if d.Stats().Entries != n {
@@ -337,7 +336,7 @@ func BenchmarkWriteCheckpoint(b *testing.B) {
 	d := benchDenylist(b, 1_000_000, benchShapes)
 	path := filepath.Join(b.TempDir(), "checkpoint")
 	for b.Loop() {
-		if err := d.WriteCheckpoint(path, time.Now()); err != nil {
+		if err := d.WriteCheckpoint(path, testPlace, time.Now()); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -360,33 +359,6 @@ func BenchmarkReaders(b *testing.B) {
 			}
 		}
 	})
-}
-
-// BenchmarkFirstSight is a token that was never seen: a miss, fingerprints, the
-// cache's insert, and the check. Reading the token is the issuer package's.
-func BenchmarkFirstSight(b *testing.B) {
-	d := benchDenylist(b, 1_000_000, benchShapes)
-	tokens := benchJWTs(20_000)
-	_, epoch := d.ClaimNames()
-	runtime.GC()
-	b.ReportAllocs()
-	i := 0
-	for b.Loop() {
-		if i == len(tokens) {
-			b.StopTimer()
-			d.Forget()
-			i = 0
-			b.StartTimer()
-		}
-		t := &tokens[i]
-		i++
-		if _, ok := d.Lookup(t.token, 1); ok {
-			b.Fatal("seen before")
-		}
-		if d.CheckSeen(d.Remember(t.token, 1, t.id, epoch)).Denied {
-			b.Fatal("denied")
-		}
-	}
 }
 
 // The same fingerprints in other structures.

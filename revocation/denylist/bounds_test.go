@@ -21,19 +21,20 @@ func TestAtTheCapItIsHeldOrSaid(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d, clock := newTest(nopTB{}, Options{MaxEntries: rapid.IntRange(1, 12).Draw(t, "max"), CacheBytes: minCacheBytes})
 		defer d.Close()
-		m := &model{applied: map[int]bool{}}
+		m := &model{}
+		var ledger []*event
 		t.Repeat(map[string]func(*rapid.T){
 			"decide": func(t *rapid.T) {
 				e := drawEvent(t, clock.unix())
 				if e.revoke != nil && len(e.revoke.Criteria.Claims) == 1 {
-					e.revoke.Criteria.Claims["jti"] = fmt.Sprint(len(m.ledger))
+					e.revoke.Criteria.Claims["jti"] = fmt.Sprint(len(ledger))
 				}
-				m.ledger = append(m.ledger, e)
-				m.applied[len(m.ledger)-1] = true
-				e.apply(d, uint64(len(m.ledger)))
+				ledger = append(ledger, e)
+				m.apply(e, uint64(len(ledger)))
+				e.apply(d, uint64(len(ledger)))
 			},
 			"again": func(t *rapid.T) {
-				for i, e := range m.ledger {
+				for i, e := range ledger {
 					e.apply(d, uint64(i+1))
 				}
 			},
@@ -44,17 +45,20 @@ func TestAtTheCapItIsHeldOrSaid(t *testing.T) {
 					t.Fatalf("%d entries of at most %d", s.Entries, s.MaxEntries)
 				}
 				_, until, incomplete := d.Incomplete(clock.Now())
-				for i, e := range m.ledger {
-					if e.revoke == nil || m.undone(i) || e.revoke.Expires < clock.unix() {
+				for _, a := range m.applied {
+					if a.revoke == nil || a.revoke.Expires < clock.unix() {
 						continue
 					}
-					id := &revocation.Identity{Issuer: e.revoke.Criteria.Issuer}
-					for name, value := range e.revoke.Criteria.Claims {
+					if must, _ := m.state(a); !must {
+						continue
+					}
+					id := &revocation.Identity{Issuer: a.revoke.Criteria.Issuer}
+					for name, value := range a.revoke.Criteria.Claims {
 						id.Claims = append(id.Claims, revocation.Claim{Name: name, Value: value})
 					}
 					revocation.SortClaims(id.Claims)
-					if !d.Check(id).Denied && (!incomplete || until < e.revoke.Expires) {
-						t.Fatalf("decision %d does not deny; incomplete is %t until %d, its end is %d", i+1, incomplete, until, e.revoke.Expires)
+					if !d.Check(id).Denied && (!incomplete || until < a.revoke.Expires) {
+						t.Fatalf("decision %d does not deny; incomplete is %t until %d, its end is %d", a.sequence, incomplete, until, a.revoke.Expires)
 					}
 				}
 			},
@@ -268,144 +272,39 @@ func TestTooManyLookupsAreRefused(t *testing.T) {
 	}
 }
 
-func TestAdmission(t *testing.T) {
-	fill := func(d *Denylist, n int) {
-		for i := range n {
-			r := block(epoch0+1000, "jti", jti(i))
-			r.Actor = fmt.Sprint("client:", i%50)
-			d.Revoke(uint64(i+1), r)
-		}
-	}
-	single := block(epoch0+1000, "jti", "new")
-	user := cutoff(revocation.IssuedBefore, epoch0, epoch0+1000, "sub", "new")
-	known := block(epoch0+5000, "jti", jti(0))
-	full := func(t *testing.T, what string, err error, want bool) {
+// TestKeysThatAreNamed tells routes that verify nothing when they can't judge.
+func TestKeysThatAreNamed(t *testing.T) {
+	d, clock := newTest(t, Options{})
+	named := func(want bool, when string) {
 		t.Helper()
-		if errors.Is(err, revocation.ErrFull) != want || err != nil != want {
-			t.Errorf("%s: %v", what, err)
+		if d.NamesKeys(clock.Now()) != want {
+			t.Errorf("%s: %t", when, !want)
 		}
 	}
-	t.Run("below 90 percent", func(t *testing.T) {
-		d, _ := newTest(t, Options{MaxEntries: 1000})
-		fill(d, 899)
-		full(t, "single token", d.Admit(single, false), false)
-		if d.Stats().Entries != 899 {
-			t.Error("Admit stores")
-		}
-	})
-	t.Run("at 90 percent", func(t *testing.T) {
-		d, _ := newTest(t, Options{MaxEntries: 1000})
-		fill(d, 900)
-		full(t, "single token", d.Admit(single, false), true)
-		full(t, "single token, operator", d.Admit(single, true), false)
-		full(t, "cutoff", d.Admit(user, false), false)
-		full(t, "user block", d.Admit(block(epoch0+10, "sub", "x"), false), false)
-		full(t, "known", d.Admit(known, false), false)
-	})
-	t.Run("single tokens leave room for what names many", func(t *testing.T) {
-		d, clock := newTest(t, Options{MaxEntries: 1000})
-		fill(d, 1000)
-		if s := d.Stats(); s.Entries != 950 || s.Missing != 50 {
-			t.Errorf("%+v", s)
-		}
-		full(t, "single token, operator", d.Admit(single, true), true)
-		full(t, "cutoff", d.Admit(user, false), false)
-		d.Revoke(2000, user)
-		if !d.Check(identity("sub", "new")).Denied {
-			t.Error("a cutoff found no room")
-		}
-		if _, until, incomplete := d.Incomplete(clock.Now()); !incomplete || until != epoch0+1000 {
-			t.Errorf("incomplete %v until %d, although tokens are missing", incomplete, until)
-		}
-	})
-	t.Run("at the cap", func(t *testing.T) {
-		d, clock := newTest(t, Options{MaxEntries: 1000})
-		fill(d, 950)
-		for i := range 50 {
-			d.Revoke(uint64(2000+i), cutoff(revocation.IssuedBefore, epoch0, epoch0+1000, "sub", jti(i)))
-		}
-		full(t, "cutoff", d.Admit(user, false), true)
-		full(t, "operator", d.Admit(user, true), true)
-		full(t, "known", d.Admit(known, false), false)
-		clock.pass(1001 * time.Second)
-		full(t, "single token after all ended", d.Admit(single, false), false)
-	})
-	t.Run("quota", func(t *testing.T) {
-		d, _ := newTest(t, Options{MaxEntries: 1000, ActorQuota: 10})
-		for i := range 10 {
-			r := block(epoch0+1000, "jti", jti(i))
-			r.Actor = "client:greedy"
-			full(t, "within", d.Admit(r, false), false)
-			d.Revoke(uint64(i+1), r)
-		}
-		more := block(epoch0+1000, "jti", "more")
-		more.Actor = "client:greedy"
-		full(t, "beyond", d.Admit(more, false), true)
-		full(t, "beyond, operator", d.Admit(more, true), false)
-		more.Actor = "client:other"
-		full(t, "another actor", d.Admit(more, false), false)
-		d.Restore(11, restoration("jti", jti(3)))
-		more.Actor = "client:greedy"
-		full(t, "after one was undone", d.Admit(more, false), false)
-	})
-	t.Run("shapes", func(t *testing.T) {
-		d, _ := newTest(t, Options{})
-		for i := range clientShapes {
-			d.Revoke(uint64(i+1), block(epoch0+10, fmt.Sprint("claim", i), "x"))
-		}
-		full(t, "client", d.Admit(block(epoch0+10, "new", "x"), false), true)
-		full(t, "operator", d.Admit(block(epoch0+10, "new", "x"), true), false)
-		full(t, "client, shape in use", d.Admit(block(epoch0+10, "claim0", "y"), false), false)
-	})
-}
-
-func TestAlarmOncePerCrossing(t *testing.T) {
-	var alarms []int
-	var log bytes.Buffer
-	d, clock := newTest(t, Options{
-		MaxEntries: 100, Logger: slog.New(slog.NewTextHandler(&log, nil)),
-		OnAlarm: func(entries, most int) { alarms = append(alarms, entries*1000+most) },
-	})
-	for round := range 2 {
-		for i := range 90 {
-			d.Revoke(uint64(round*1000+i+1), block(clock.unix()+10, "jti", jti(i)))
-		}
-		clock.pass(2 * time.Hour)
-		sweepAll(d)
+	d.Revoke(1, block(epoch0+1000, "sub", "a"))
+	named(false, "a user")
+	d.Revoke(2, block(epoch0+100, "kid", "k"))
+	named(true, "a key")
+	d.Revoke(3, cutoff(revocation.IssuedBefore, epoch0, epoch0+200, "kid", "k", "sub", "a"))
+	d.Restore(4, restoration("kid", "k"))
+	named(true, "a key of a user")
+	var b bytes.Buffer
+	if err := d.writeCheckpoint(&b, testPlace, time.Now()); err != nil {
+		t.Fatal(err)
 	}
-	if len(alarms) != 2 || alarms[0] != 80*1000+100 {
-		t.Errorf("alarms: %v", alarms)
+	if e, _ := reload(t, b.Bytes()); !e.NamesKeys(clock.Now()) {
+		t.Error("a restart forgets it")
 	}
-	if n := strings.Count(log.String(), "filling up"); n != 2 {
-		t.Errorf("logged %d times", n)
-	}
-}
-
-func TestManyActorsAreBounded(t *testing.T) {
-	d, _ := newTest(t, Options{})
-	const n = 1<<actorBits + 100
-	for i := range n {
-		r := block(epoch0+10, "jti", jti(i))
-		r.Actor = fmt.Sprint("client:", i)
-		d.Revoke(uint64(i+1), r)
-	}
-	if len(d.actors.byName) >= 1<<actorBits {
-		t.Errorf("%d actors are known", len(d.actors.byName))
-	}
-	for i := range n {
-		d.Restore(uint64(n+i), restoration("jti", jti(i)))
-	}
-	for i := range d.actors.slots {
-		if c := d.actors.slots[i].count; c != 0 {
-			t.Fatalf("actor %d has %d entries of none", i, c)
-		}
-	}
-	r := block(epoch0+10, "jti", "new")
-	r.Actor = "client:new"
-	d.Revoke(2*n, r)
-	if d.actors.count("client:new") != 1 {
-		t.Error("numbers of idle actors are not used again")
-	}
+	clock.step(time.Hour)
+	named(true, "the clock was set wrong")
+	clock.step(-time.Hour)
+	clock.pass(201 * time.Second)
+	named(false, "ended")
+	d.Revoke(5, block(clock.unix()+100, "kid", "k"))
+	named(true, "again")
+	d.Restore(6, restoration("kid", "k"))
+	d.Restore(7, restoration("kid", "k", "sub", "a"))
+	named(false, "restored")
 }
 
 func TestOptionsAreChecked(t *testing.T) {

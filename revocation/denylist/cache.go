@@ -19,8 +19,10 @@ const (
 	// bytesPerCounter makes about ten counters per record, below which TinyLFU
 	// protects nothing. Counters take three bytes each.
 	bytesPerCounter = 96
-	// maxShare is the part of the cache that one record may take.
-	maxShare = 64
+	// maxShare is the part of the cache that one record may take, and minRecord
+	// what it may take of the smallest cache: else that would hold no JWT at all.
+	maxShare  = 64
+	minRecord = 4 << 10
 
 	stripes = 64
 )
@@ -64,7 +66,7 @@ func (s *stripe) left() uint64 {
 }
 
 func newCache(maxBytes int64) (*cache, error) {
-	c := &cache{seed: maphash.MakeSeed(), maxRecord: maxBytes / maxShare}
+	c := &cache{seed: maphash.MakeSeed(), maxRecord: max(maxBytes/maxShare, minRecord)}
 	store, err := ristretto.NewCache(&ristretto.Config[uint64, *Seen]{
 		NumCounters:        maxBytes / bytesPerCounter,
 		MaxCost:            maxBytes,

@@ -284,3 +284,44 @@ func TestFloodOfGarbageKeepsTheWorkingSet(t *testing.T) {
 		t.Errorf("%.2f of the good tokens are remembered", ratio)
 	}
 }
+
+// TestSmallestCacheHoldsTokens would have a cache without any use pass for one.
+func TestSmallestCacheHoldsTokens(t *testing.T) {
+	d, _ := newTest(t, Options{CacheBytes: minCacheBytes})
+	_, epoch := d.ClaimNames()
+	for _, token := range benchJWTs(5) {
+		within(t, 30*time.Second, "a JWT is remembered", func() bool {
+			if _, ok := d.Lookup(token.token, 1); ok {
+				return true
+			}
+			id := *token.id
+			id.Expiry = epoch0 + 1000
+			d.Remember(token.token, 1, &id, epoch)
+			d.cache.store.Wait()
+			return false
+		})
+	}
+}
+
+// TestRecomputedFingerprintsAreCounted brings shapes into use after tokens were
+// remembered, which then take more room.
+func TestRecomputedFingerprintsAreCounted(t *testing.T) {
+	d, _ := newTest(t, Options{})
+	id := identity("sub", "a")
+	for i := range 30 {
+		id.Aliases = append(id.Aliases, fmt.Sprint("https://alias.example/", i))
+	}
+	_, epoch := d.ClaimNames()
+	s := d.Remember("token", 1, id, epoch)
+	d.cache.store.Wait()
+	before := d.cache.bytes()
+	d.Revoke(1, block(epoch0+100, "sub", "b"))
+	if d.CheckSeen(s).Denied {
+		t.Fatal("denied")
+	}
+	want := int64(31-inlinePrints) * moreBytes
+	within(t, 30*time.Second, "the record costs more", func() bool { return d.cache.bytes() == before+want })
+	if s.cost() != before+want {
+		t.Errorf("%d bytes, not %d", s.cost(), before+want)
+	}
+}

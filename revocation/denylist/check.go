@@ -49,11 +49,21 @@ func (d *Denylist) CheckSeen(s *Seen) Decision {
 	}
 	p := s.prints.Load()
 	if p.set != set {
-		p = new(prints)
-		p.compute(set, s.identity)
-		s.prints.Store(p)
+		p = d.recompute(s, set)
 	}
 	return d.judge(p, s.identity)
+}
+
+// recompute makes the fingerprints of a token for a set of shapes that is not the
+// one it was remembered with.
+func (d *Denylist) recompute(s *Seen, set *shapeSet) *prints {
+	p := new(prints)
+	p.compute(set, s.identity)
+	was := s.prints.Swap(p)
+	if exp := s.identity.Expiry; cap(p.more) > cap(was.more) && (exp == 0 || d.wall.unix() < exp) {
+		d.cache.set(s) // it costs more now
+	}
+	return p
 }
 
 // judge looks every fingerprint up. The clock is read only if one is found.
@@ -80,7 +90,7 @@ func (d *Denylist) judge(p *prints, id *revocation.Identity) Decision {
 }
 
 func (d *Denylist) decide(t term, o origin, s shape, id *revocation.Identity) (Decision, bool) {
-	if !t.denies(s.mode, id, d.now().Unix()) {
+	if !t.denies(s.mode, id, d.steady.unix(d.now())) {
 		return Decision{}, false
 	}
 	return Decision{Denied: true, Sequence: o.sequence(), Mode: s.mode, Shape: s.label}, true

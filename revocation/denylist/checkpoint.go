@@ -24,11 +24,11 @@ import (
 // fingerprints, clients by name.
 const (
 	checkpointMagic   = "TKDENYL\n"
-	checkpointVersion = 1
+	checkpointVersion = 2
 
 	sectionEntries = 'E' // 32 bytes each: fingerprint, term, origin
 	sectionAhead   = 'A' // 32 bytes each: fingerprint, term, sequence
-	sectionUndone  = 'U' // 32 bytes each: fingerprint, zero, sequence
+	sectionUndone  = 'U' // 32 bytes each: fingerprint, zero, sequence; one for each mode
 	sectionMeta    = 'M'
 
 	headerBytes  = len(checkpointMagic) + 4
@@ -40,20 +40,31 @@ const (
 )
 
 // ErrCheckpoint is wrapped by the errors of [Denylist.LoadCheckpoint] that say
-// that the file is no checkpoint, is damaged, or has another version.
+// that the file is no checkpoint, is damaged, has another version, or is that of
+// another ledger.
 var ErrCheckpoint = errors.New("invalid checkpoint")
 
 // checkpointMeta is the JSON section.
 type checkpointMeta struct {
-	ProvenAt        time.Time         `json:"proven_at"`
-	Position        checkpointPlace   `json:"position"`
-	Shapes          []checkpointShape `json:"shapes"` // by number
-	Actors          []string          `json:"actors"` // by number
-	Reason          string            `json:"incomplete_reason,omitempty"`
-	IncompleteUntil int64             `json:"incomplete_until,omitempty"` // Unix seconds
+	Place           string             `json:"place"`
+	ProvenAt        time.Time          `json:"proven_at"`
+	Position        checkpointPosition `json:"position"`
+	Before          uint64             `json:"before,omitempty"` // sequence; see Denylist.NewHistory
+	Shapes          []checkpointShape  `json:"shapes"`           // by number
+	Actors          []string           `json:"actors"`           // by number
+	Reason          string             `json:"incomplete_reason,omitempty"`
+	IncompleteUntil int64              `json:"incomplete_until,omitempty"` // Unix seconds
+	Unreadable      []checkpointUnread `json:"unreadable,omitempty"`
 }
 
-type checkpointPlace struct {
+// The eras of entries in a file, whatever they were in the denylist that wrote it.
+const (
+	fileBefore  = eraBefore
+	filePresent = eraFirst
+	fileMixed   = eraFirst + 1
+)
+
+type checkpointPosition struct {
 	Ledger   string    `json:"ledger,omitempty"`
 	Created  time.Time `json:"created,omitzero"`
 	Sequence uint64    `json:"sequence,omitempty"`
@@ -130,7 +141,7 @@ func splitCheckpoint(b []byte) (f checkpointFile, err error) {
 			f.entries = append(f.entries, content)
 		case kind == sectionAhead && n%entryBytes == 0 && n <= maxAhead*entryBytes && f.ahead == nil:
 			f.ahead = content
-		case kind == sectionUndone && n%entryBytes == 0 && n <= maxUndone*entryBytes && f.undone == nil:
+		case kind == sectionUndone && n%entryBytes == 0 && n <= uint64(maxUndone*entryBytes) && f.undone == nil:
 			f.undone = content
 		default:
 			return damaged("a section is malformed")

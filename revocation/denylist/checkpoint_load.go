@@ -26,8 +26,13 @@ const loadStride = 1024
 // the checkpoint come back, and the follower, which continues from its position,
 // restores them again.
 //
+// Place is what the caller would give to [Denylist.WriteCheckpoint]. The
+// checkpoint of another place is refused: it says nothing about this ledger.
+// That of the same place and another history (the stream was created again) is
+// loaded: the follower finds out.
+//
 // A file that can't be read or wraps [ErrCheckpoint] changes nothing.
-func (d *Denylist) LoadCheckpoint(path string) (revocation.Position, time.Time, error) {
+func (d *Denylist) LoadCheckpoint(path, place string) (revocation.Position, time.Time, error) {
 	d.checkpoint.Lock()
 	defer d.checkpoint.Unlock()
 	b, err := readCheckpoint(path)
@@ -37,6 +42,10 @@ func (d *Denylist) LoadCheckpoint(path string) (revocation.Position, time.Time, 
 	c, err := parseCheckpoint(b)
 	if err != nil {
 		return revocation.Position{}, time.Time{}, fmt.Errorf("loading checkpoint: %w", err)
+	}
+	if c.place != place {
+		return revocation.Position{}, time.Time{}, fmt.Errorf("loading checkpoint: %w: it is that of another ledger, %s, not of %s",
+			ErrCheckpoint, c.place, place)
 	}
 	d.join(c)
 	return c.position, c.provenAt, nil
@@ -67,11 +76,14 @@ func readCheckpoint(path string) (b []byte, err error) {
 // loaded is a checkpoint in which nothing is left to be wrong.
 type loaded struct {
 	checkpointFile
-	position revocation.Position
-	provenAt time.Time
-	shapes   []shape // by number
-	actors   []string
-	gap      gap
+	place      string
+	position   revocation.Position
+	provenAt   time.Time
+	before     uint64
+	shapes     []shape // by number
+	actors     []string
+	gap        gap
+	unreadable []checkpointUnread
 }
 
 func parseCheckpoint(b []byte) (*loaded, error) {
@@ -87,13 +99,16 @@ func parseCheckpoint(b []byte) (*loaded, error) {
 	}
 	c := &loaded{
 		checkpointFile: f,
+		place:          meta.Place,
 		position:       revocation.Position(meta.Position),
 		provenAt:       meta.ProvenAt,
+		before:         meta.Before,
 		actors:         meta.Actors,
+		unreadable:     meta.Unreadable,
 		gap:            gap{reason: meta.Reason, until: meta.IncompleteUntil},
 	}
-	if len(meta.Shapes) > 1<<shapeBits || len(meta.Actors) > 1<<actorBits {
-		return nil, fmt.Errorf("%w: too many shapes or actors", ErrCheckpoint)
+	if len(meta.Shapes) > 1<<shapeBits || len(meta.Actors) > 1<<actorBits || len(meta.Unreadable) > maxUnread {
+		return nil, fmt.Errorf("%w: too many shapes, actors or unreadable entries", ErrCheckpoint)
 	}
 	for _, m := range meta.Shapes {
 		s, err := m.shape()
@@ -106,6 +121,9 @@ func parseCheckpoint(b []byte) (*loaded, error) {
 		for ; len(part) > 0; part = part[entryBytes:] {
 			e := readEntry(part)
 			n := origin(e.origin).shape()
+			if origin(e.origin).era() > fileMixed {
+				return nil, fmt.Errorf("%w: an entry is of no known history", ErrCheckpoint)
+			}
 			if e.term.expires() == 0 || n >= len(c.shapes) || !c.shapes[n].mode.Valid() {
 				return nil, fmt.Errorf("%w: an entry has no end or no shape", ErrCheckpoint)
 			}
@@ -149,14 +167,30 @@ func (d *Denylist) join(c *loaded) {
 	}
 	d.mu.Lock()
 	d.index.reserve(min(total, max(d.limits.max-d.index.live, 0)))
+	turn, present := d.turn, d.position == (revocation.Position{}) || sameHistory(d.position, c.position)
+	if present {
+		d.before = max(d.before, c.before)
+	} else {
+		// Entries of another history, known from now on.
+		d.before = max(d.before, d.position.Sequence)
+		d.before = max(d.before, d.history.newest())
+	}
 	d.unlock()
 	for _, part := range c.entries {
 		for stride := range slices.Chunk(part, loadStride*entryBytes) {
-			d.joinSome(c, stride)
+			d.joinSome(c, stride, present, turn)
 		}
 	}
 	d.mu.Lock()
 	defer d.unlock()
+	if c.gap.until > 0 {
+		d.lack.mark(c.gap, d.now().Unix())
+	}
+	if present = present && d.turn == turn; !present {
+		d.lack.join(c.unreadable, false)
+		return
+	}
+	d.lack.join(c.unreadable, true)
 	if d.position == (revocation.Position{}) {
 		d.position = c.position
 	}
@@ -171,12 +205,9 @@ func (d *Denylist) join(c *loaded) {
 			d.history.undo(e.print, e.origin, now)
 		}
 	}
-	if c.gap.until > 0 {
-		d.lack.mark(c.gap, d.now().Unix())
-	}
 }
 
-func (d *Denylist) joinSome(c *loaded, part []byte) {
+func (d *Denylist) joinSome(c *loaded, part []byte, present bool, turn uint64) {
 	d.mu.Lock()
 	defer d.unlock()
 	now := d.clock.advance(d.now())
@@ -190,6 +221,24 @@ func (d *Denylist) joinSome(c *loaded, part []byte) {
 			actor = c.actors[n]
 		}
 		s := c.shapes[o.shape()]
-		d.hold(e.print, o.sequence(), e.term, s.mode, s.names, actor, now)
+		j := decision{
+			print: e.print, sequence: o.sequence(), era: eraBefore, term: e.term,
+			mode: s.mode, names: s.names, actor: actor,
+		}
+		switch {
+		case present && d.turn == turn && o.era() == filePresent:
+			j.era = d.era
+		case present && d.turn == turn && o.era() == fileMixed:
+			j.era = d.era.mixed()
+		case o.era() == fileMixed:
+			j.sequence = 0 // that of a part only
+		}
+		if d.history.isUndone(j.print, d.undoneAbove(newOrigin(j.sequence, j.era, 0, 0))) {
+			continue // while this denylist was followed on
+		}
+		if d.index.live >= d.limits.most(&j) {
+			d.sweepSome(capStride, now)
+		}
+		d.hold(j)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -33,7 +34,7 @@ func TestCheckpointKeepsEverything(t *testing.T) {
 	d.SetPosition(place)
 	d.MarkIncomplete("later version", epoch0+50)
 	proven := clock.Now().Add(-40 * time.Second)
-	if err := d.WriteCheckpoint(path, proven); err != nil {
+	if err := d.WriteCheckpoint(path, testPlace, proven); err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
@@ -42,7 +43,7 @@ func TestCheckpointKeepsEverything(t *testing.T) {
 
 	e, _ := newTest(t, Options{ActorQuota: 3, MaxEntries: 5000})
 	e.Revoke(1, block(epoch0+100, "jti", "own")) // is there already, and stays
-	got, provenAt, err := e.LoadCheckpoint(path)
+	got, provenAt, err := e.LoadCheckpoint(path, testPlace)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,11 +87,11 @@ func TestCheckpointBeyondTheCapIsIncomplete(t *testing.T) {
 	for i := range 100 {
 		d.Revoke(uint64(i+1), block(epoch0+100, "jti", jti(i)))
 	}
-	if err := d.WriteCheckpoint(path, time.Now()); err != nil {
+	if err := d.WriteCheckpoint(path, testPlace, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	e, clock := newTest(t, Options{MaxEntries: 50})
-	if _, _, err := e.LoadCheckpoint(path); err != nil {
+	if _, _, err := e.LoadCheckpoint(path, testPlace); err != nil {
 		t.Fatal(err)
 	}
 	if _, until, ok := e.Incomplete(clock.Now()); !ok || until != epoch0+100 || e.Stats().Entries != 48 {
@@ -106,7 +107,7 @@ func TestDamagedCheckpointChangesNothing(t *testing.T) {
 		d.Revoke(uint64(i+1), block(epoch0+100, "jti", jti(i)))
 	}
 	d.SetPosition(revocation.Position{Ledger: "l", Sequence: 50})
-	if err := d.WriteCheckpoint(path, time.Now()); err != nil {
+	if err := d.WriteCheckpoint(path, testPlace, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	good, err := os.ReadFile(path)
@@ -119,7 +120,7 @@ func TestDamagedCheckpointChangesNothing(t *testing.T) {
 		if err := os.WriteFile(path, b, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := e.LoadCheckpoint(path); !errors.Is(err, ErrCheckpoint) {
+		if _, _, err := e.LoadCheckpoint(path, testPlace); !errors.Is(err, ErrCheckpoint) {
 			t.Fatalf("%s: %v", what, err)
 		}
 		if e.Stats().Entries != 0 || e.Position() != (revocation.Position{}) {
@@ -147,17 +148,40 @@ func TestDamagedCheckpointChangesNothing(t *testing.T) {
 	refused("unknown mode", reseal(func(b []byte) []byte { return bytes.Replace(b, []byte(`"block"`), []byte(`"clock"`), 1) }))
 	refused("section beyond the end", reseal(func(b []byte) []byte { b[headerBytes+8] = 1; return b }))
 
-	if _, _, err := e.LoadCheckpoint(filepath.Join(t.TempDir(), "none")); !errors.Is(err, fs.ErrNotExist) {
+	if _, _, err := e.LoadCheckpoint(filepath.Join(t.TempDir(), "none"), testPlace); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no file: %v", err)
 	}
-	if _, _, err := e.LoadCheckpoint(t.TempDir()); err == nil {
+	if _, _, err := e.LoadCheckpoint(t.TempDir(), testPlace); err == nil {
 		t.Error("a directory is loaded")
 	}
 	if err := os.WriteFile(path, good, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := e.LoadCheckpoint(path); err != nil || e.Stats().Entries != 50 {
+	if _, _, err := e.LoadCheckpoint(path, testPlace); err != nil || e.Stats().Entries != 50 {
 		t.Errorf("the good one: %v", err)
+	}
+}
+
+func TestCheckpointOfAnotherPlaceIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "checkpoint")
+	d, _ := newTest(t, Options{})
+	d.Revoke(1, block(epoch0+100, "jti", "1"))
+	d.MarkUnreadable(2, "later version", epoch0+100)
+	d.SetPosition(revocation.Position{Ledger: "l", Sequence: 2})
+	if err := d.WriteCheckpoint(path, "here", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	e, clock := newTest(t, Options{})
+	_, _, err := e.LoadCheckpoint(path, "there")
+	if !errors.Is(err, ErrCheckpoint) || !strings.Contains(err.Error(), "another ledger") ||
+		!strings.Contains(err.Error(), "here") || !strings.Contains(err.Error(), "there") {
+		t.Errorf("%v", err)
+	}
+	if _, _, incomplete := e.Incomplete(clock.Now()); incomplete || e.Stats().Entries != 0 || e.Position() != (revocation.Position{}) {
+		t.Error("something is loaded")
+	}
+	if _, _, err := e.LoadCheckpoint(path, "here"); err != nil || e.Stats().Entries != 1 {
+		t.Errorf("its own: %v", err)
 	}
 }
 
@@ -176,13 +200,13 @@ func TestFailedWriteKeepsTheOldCheckpoint(t *testing.T) {
 		t.Fatal(err)
 	}
 	d, _ := newTest(t, Options{})
-	if err := d.WriteCheckpoint(filepath.Join(dir, "missing", "checkpoint"), time.Now()); err == nil {
+	if err := d.WriteCheckpoint(filepath.Join(dir, "missing", "checkpoint"), testPlace, time.Now()); err == nil {
 		t.Error("written to a directory that does not exist")
 	}
 	if b, _ := os.ReadFile(path); string(b) != "old" {
 		t.Error("the old one is gone")
 	}
-	if err := d.WriteCheckpoint(path, time.Now()); err != nil {
+	if err := d.WriteCheckpoint(path, testPlace, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	names, _ := os.ReadDir(dir)
@@ -197,17 +221,17 @@ func TestFailedWriteKeepsTheOldCheckpoint(t *testing.T) {
 func TestCheckpointWhileEverythingChanges(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "checkpoint")
 	d, _ := newTest(t, Options{ActorQuota: -1})
-	var events []event
+	var events []*event
 	rng := rand.New(rand.NewPCG(4, 4))
 	for i := range 20_000 {
 		if i%3 == 2 {
-			events = append(events, event{restore: restoration("jti", jti(rng.IntN(i)))})
+			events = append(events, &event{restore: restoration("jti", jti(rng.IntN(i)))})
 		} else {
 			r := block(epoch0+1000, "jti", jti(i))
 			if i%100 == 0 {
 				r = block(epoch0+1000, []string{"sub", "sid", "tenant", "role"}[i/100%4], jti(i))
 			}
-			events = append(events, event{revoke: r})
+			events = append(events, &event{revoke: r})
 		}
 	}
 	var applied atomic.Int64
@@ -224,12 +248,12 @@ func TestCheckpointWhileEverythingChanges(t *testing.T) {
 	})
 	for done := false; !done; {
 		before := applied.Load()
-		if err := d.WriteCheckpoint(path, time.Now()); err != nil {
+		if err := d.WriteCheckpoint(path, testPlace, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		done = applied.Load() == int64(len(events))
 		e, _ := newTest(t, Options{ActorQuota: -1})
-		p, _, err := e.LoadCheckpoint(path)
+		p, _, err := e.LoadCheckpoint(path, testPlace)
 		if err != nil || int64(p.Sequence) < before {
 			t.Fatalf("%+v, %v", p, err)
 		}
@@ -262,7 +286,7 @@ func reload(t *testing.T, b []byte) (*Denylist, *testClock) {
 		t.Fatal(err)
 	}
 	d, clock := newTest(t, Options{ActorQuota: -1})
-	if _, _, err := d.LoadCheckpoint(path); err != nil {
+	if _, _, err := d.LoadCheckpoint(path, testPlace); err != nil {
 		t.Fatal(err)
 	}
 	return d, clock
@@ -285,7 +309,7 @@ func TestCheckpointPositionIsFromBeforeItsEntries(t *testing.T) {
 			event(d, before+i)
 		}
 	}}
-	if err := d.writeCheckpoint(w, time.Now()); err != nil {
+	if err := d.writeCheckpoint(w, testPlace, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	e, _ := reload(t, w.Bytes())
@@ -307,7 +331,7 @@ func TestCheckpointPositionIsFromBeforeItsEntries(t *testing.T) {
 func TestCheckpointKnowsWhatCameAheadOfTheFollower(t *testing.T) {
 	saved := func(d *Denylist) (*Denylist, *testClock) {
 		var b bytes.Buffer
-		if err := d.writeCheckpoint(&b, time.Now()); err != nil {
+		if err := d.writeCheckpoint(&b, testPlace, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		return reload(t, b.Bytes())
@@ -383,7 +407,7 @@ func TestCheckpointKnowsTheShapesOfItsEntries(t *testing.T) {
 		}
 		revoke("team", "x")
 	}}
-	if err := d.writeCheckpoint(w, time.Now()); err != nil {
+	if err := d.writeCheckpoint(w, testPlace, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if !d.Check(identity("team", "x")).Denied {

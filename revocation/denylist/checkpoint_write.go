@@ -32,21 +32,30 @@ const snapshotStride = 2048
 // the checkpoint, so that whoever loads it knows how old its knowledge is: a
 // checkpoint of a denylist that never caught up, or of one that had lost its
 // ledger an hour before, is not fresh because it was just written.
-func (d *Denylist) WriteCheckpoint(path string, proven time.Time) error {
+//
+// Place says which ledger is followed, in the caller's words: only a caller that
+// names the same place can load the file.
+func (d *Denylist) WriteCheckpoint(path, place string, proven time.Time) error {
 	d.checkpoint.Lock()
 	defer d.checkpoint.Unlock()
-	write := func(to io.Writer) error { return d.writeCheckpoint(to, proven) }
-	if err := replaceFile(path, write); err != nil {
+	write := func(to io.Writer) error { return d.writeCheckpoint(to, place, proven) }
+	err := replaceFile(path, write)
+	if errors.Is(err, errHistoryTurned) {
+		err = replaceFile(path, write) // once: histories don't come in rows
+	}
+	if err != nil {
 		return fmt.Errorf("writing checkpoint: %w", err)
 	}
 	return nil
 }
 
-func (d *Denylist) writeCheckpoint(to io.Writer, proven time.Time) error {
+var errHistoryTurned = errors.New("the ledger turned out to be another one meanwhile")
+
+func (d *Denylist) writeCheckpoint(to io.Writer, place string, proven time.Time) error {
 	// The position comes first: whatever changes while entries are copied has a
 	// higher sequence, and the follower will bring it again.
 	d.mu.Lock()
-	position, ahead := d.position, slices.Clone(d.history.ahead)
+	position, ahead, turn := d.position, slices.Clone(d.history.ahead), d.turn
 	d.shapes.pin()
 	d.actors.pinned = true
 	d.mu.Unlock()
@@ -68,11 +77,15 @@ func (d *Denylist) writeCheckpoint(to io.Writer, proven time.Time) error {
 			w.section(sectionEntries, buf)
 		}
 	}
-	meta, early, undone := d.restOfCheckpoint(position, ahead)
+	meta, early, undone, now := d.restOfCheckpoint(position, ahead)
+	if now != turn {
+		// Entries of two histories with the position of one.
+		return errHistoryTurned
+	}
 	w.section(sectionAhead, early)
 	w.section(sectionUndone, undone)
-	meta.ProvenAt = proven
-	meta.Position = checkpointPlace(position)
+	meta.Place, meta.ProvenAt = place, proven
+	meta.Position = checkpointPosition(position)
 	b, err := json.Marshal(meta)
 	if err != nil {
 		return err
@@ -88,7 +101,16 @@ func (d *Denylist) copyEntries(buf []byte, t *table, from int) []byte {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	t.each(from, from+snapshotStride, func(_ *table, s *slot) {
-		buf = checkpointEntry{print: s.fingerprint(), term: term(s.term.Load()), origin: s.origin.Load()}.append(buf)
+		o := origin(s.origin.Load())
+		switch e := o.era(); {
+		case e == d.era:
+			o = o.at(o.sequence(), filePresent)
+		case e == d.era.mixed():
+			o = o.at(o.sequence(), fileMixed)
+		default:
+			o = o.lost()
+		}
+		buf = checkpointEntry{print: s.fingerprint(), term: term(s.term.Load()), origin: uint64(o)}.append(buf)
 	})
 	return buf
 }
@@ -97,7 +119,7 @@ func (d *Denylist) copyEntries(buf []byte, t *table, from int) []byte {
 // there, when began had arrived ahead of the follower. Whoever loads the file
 // follows on from that position, and needs what was ahead of it then: the
 // follower may have passed some of it meanwhile.
-func (d *Denylist) restOfCheckpoint(position revocation.Position, began []aheadEntry) (meta checkpointMeta, ahead, undone []byte) {
+func (d *Denylist) restOfCheckpoint(position revocation.Position, began []aheadEntry) (meta checkpointMeta, ahead, undone []byte, turn uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for n := range d.shapes.slots {
@@ -130,8 +152,9 @@ func (d *Denylist) restOfCheckpoint(position revocation.Position, began []aheadE
 			undone = checkpointEntry{print: u.print, origin: u.sequence}.append(undone)
 		}
 	}
-	meta.Reason, meta.IncompleteUntil = d.lack.lasting(d.clock.seconds())
-	return meta, ahead, undone
+	meta.Before = d.before
+	meta.Reason, meta.IncompleteUntil, meta.Unreadable = d.lack.lasting(d.clock.seconds())
+	return meta, ahead, undone, d.turn
 }
 
 // checkpointWriter remembers the first error, as bufio.Writer does.

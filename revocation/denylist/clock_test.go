@@ -100,6 +100,76 @@ func TestShortRoomIsNeverSilent(t *testing.T) {
 	}
 }
 
+// TestClockStepsEndNothingLive steps the wall clock and asks about an entry near
+// its end: it denies until then, and not for longer than the clock can lag.
+func TestClockStepsEndNothingLive(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		step time.Duration
+		live int // seconds for which an entry with 90 s to go must deny
+		gone int // seconds after which it must not
+	}{
+		{"none", 0, 90, 91},
+		{"an hour forward", time.Hour, 79, 91},
+		{"a minute forward", time.Minute, 79, 91},
+		{"an hour back", -time.Hour, 90, 3600 + 91},
+		{"a minute back", -time.Minute, 90, 60 + 91},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d, clock := newTest(t, Options{})
+			r := block(epoch0+90, "sub", "a")
+			d.Revoke(1, r)
+			d.MarkIncomplete("something", epoch0+90)
+			clock.step(c.step)
+			for second := 0; second <= c.gone; second++ {
+				d.steady.wind(d.now())
+				denied := d.Check(identity("sub", "a")).Denied
+				if _, _, incomplete := d.Incomplete(clock.Now()); incomplete != denied {
+					t.Fatalf("after %d s: denied is %t, incomplete is %t", second, denied, incomplete)
+				}
+				if !denied && second <= c.live || denied && second >= c.gone {
+					t.Fatalf("after %d s: denied is %t", second, denied)
+				}
+				clock.pass(time.Second)
+			}
+		})
+	}
+}
+
+// TestSteadyClockCatchesUp sets a clock right that was slow.
+func TestSteadyClockCatchesUp(t *testing.T) {
+	d, clock := newTest(t, Options{})
+	lag := func() int64 { return clock.unix() - d.steady.unix(clock.Now()) }
+	clock.step(20 * 365 * 24 * time.Hour)
+	if got := lag(); got != 3600 {
+		t.Errorf("behind by %d s", got)
+	}
+	for range 8 {
+		d.steady.wind(clock.Now())
+		clock.pass(time.Hour)
+	}
+	if got := lag(); got != 0 {
+		t.Errorf("behind by %d s after eight hours", got)
+	}
+	clock.step(-time.Hour)
+	if got := lag(); got != 0 {
+		t.Errorf("ahead by %d s", -got)
+	}
+}
+
+func TestClocksAreWoundUp(t *testing.T) {
+	clock := newTestClock()
+	d, err := New(Options{Now: clock.Now, monotonic: clock.monotonic})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	clock.step(-time.Hour)
+	within(t, 30*time.Second, "the clock goes on from the new time", func() bool {
+		return d.steady.at.Load().ns == clock.Now().UnixNano()
+	})
+}
+
 func TestSweeperRunsByItself(t *testing.T) {
 	clock := newTestClock()
 	d, err := New(Options{Now: clock.Now})
@@ -117,17 +187,19 @@ func TestSweeperRunsByItself(t *testing.T) {
 
 func TestCoarseClockIsTheWallClock(t *testing.T) {
 	near := func(got int64) bool { return got <= time.Now().Unix() && got >= time.Now().Unix()-2 }
-	var c wallClock
-	if !near(c.unix()) {
+	d, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	c := d.wall
+	if !near(new(wallClock).unix()) || !near(c.unix()) {
 		t.Error("wrong before it is wound up")
 	}
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() { c.run(stop); close(stopped) }()
 	within(t, 30*time.Second, "it is wound up", func() bool { return c.second.Load() != 0 })
 	c.second.Store(5) // as if it had been wound up long ago
 	within(t, 30*time.Second, "it is wound up again", func() bool { return near(c.unix()) })
-	close(stop)
-	<-stopped
+	d.Close()
 	if c.second.Load() != 0 || !near(c.unix()) {
 		t.Error("stands still after it was stopped")
 	}

@@ -17,6 +17,7 @@ var _ revocation.Denylist = (*Denylist)(nil)
 type Denylist struct {
 	now    func() time.Time
 	wall   *wallClock
+	steady *steadyClock
 	logger *slog.Logger
 	limits limits
 
@@ -26,6 +27,9 @@ type Denylist struct {
 	claims atomic.Pointer[claimNames]
 	cache  *cache
 	lack   lack
+	// keysUntil is when the last entry that names a signing key ends, in Unix
+	// seconds; zero if there is none.
+	keysUntil atomic.Int64
 
 	// mu is held by whatever changes the above or reads what is below. No check
 	// takes it, and nobody holds it for more than a few hundred microseconds.
@@ -34,6 +38,9 @@ type Denylist struct {
 	actors   *actorTable
 	clock    purgeClock
 	history  history
+	era      era    // of the entries that are from the ledger's present history
+	before   uint64 // its newest sequence when it turned out to be another one
+	turn     uint64 // how often it did
 	position revocation.Position
 	cursor   cursor
 	alarmed  bool
@@ -41,6 +48,7 @@ type Denylist struct {
 	counts   counts
 
 	checkpoint sync.Mutex // held while a checkpoint is read or written
+	turning    sync.Mutex // held by NewHistory
 
 	closing    sync.Once
 	stop       chan struct{}
@@ -71,7 +79,7 @@ func New(o Options) (*Denylist, error) {
 		return nil, err
 	}
 	d.background.Go(d.sweepUntilClosed)
-	d.background.Go(func() { d.wall.run(d.stop) })
+	d.background.Go(d.windClocks)
 	return d, nil
 }
 
@@ -80,10 +88,16 @@ func newDenylist(o Options) *Denylist {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	began := o.Now()
+	monotonic := o.monotonic
+	if monotonic == nil {
+		monotonic = func(now time.Time) time.Duration { return now.Sub(began) }
+	}
 	percent := func(p int) int { return max(int(int64(o.MaxEntries)*int64(p)/100), 1) }
 	d := &Denylist{
 		now:    o.Now,
 		wall:   wall,
+		steady: newSteadyClock(began, monotonic),
 		logger: o.Logger,
 		limits: limits{
 			max:      o.MaxEntries,
@@ -98,7 +112,8 @@ func newDenylist(o Options) *Denylist {
 		index:  newIndex(),
 		shapes: newShapeTable(),
 		actors: newActorTable(),
-		clock:  newPurgeClock(o.Now()),
+		clock:  newPurgeClock(began, monotonic),
+		era:    eraFirst,
 		stop:   make(chan struct{}),
 	}
 	d.publishShapes()
@@ -121,24 +136,4 @@ func (d *Denylist) Position() revocation.Position {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.position
-}
-
-// SetPosition records that every entry of the ledger up to p was applied. Only
-// the ledger's follower calls it: a decision that this edge's own endpoint
-// applies ahead of the follower says nothing about the entries before it.
-//
-// A follower that finds another history (a new ledger, or one that was rolled
-// back) calls SetPosition with its place there before it applies the first
-// entry: a new history counts from one again, and restorations of the old one
-// must not undo its entries. What the index holds stays until it ends.
-func (d *Denylist) SetPosition(p revocation.Position) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	was := d.position
-	if was != (revocation.Position{}) &&
-		(p.Ledger != was.Ledger || !p.Created.Equal(was.Created) || p.Sequence < was.Sequence) {
-		d.history.forget()
-	}
-	d.position = p
-	d.history.passed(p.Sequence)
 }

@@ -22,11 +22,24 @@
 // sequence than its own, and a decision that a restoration has undone stays
 // undone if it arrives late or again.
 //
+// # Histories
+//
+// Sequences count in one history of the ledger. A ledger that is created again,
+// rolled back or replaced has another one, see [Denylist.NewHistory]: entries
+// from before stay until they end, and only a restoration that was decided after
+// the change was found undoes them. [Denylist.HeldEntries] yields what has to be
+// recorded again.
+//
 // # Clocks
 //
-// An entry denies up to and including the second of its end by the wall clock.
-// It is deleted later, by a clock of its own that wall clock steps hardly move:
-// it is never ahead of the wall clock, advances at most twice as fast as
+// An entry denies up to and including the second of its end by the wall clock,
+// as long as that goes steadily. A step forward, of which nobody knows whether it
+// set the clock wrong or right, does not end an entry at once: the clock that
+// ends are compared with follows the wall clock with a lag of an hour at most,
+// and makes up for it by an eighth of the time that passes.
+//
+// An entry is deleted later, by a clock of its own that wall clock steps hardly
+// move: it is never ahead of the wall clock, advances at most twice as fast as
 // monotonic time, and lags by an hour. A step forward of at most an hour, for
 // however long, deletes nothing live, nor does any step that is taken back
 // within an hour. Where room is short the hour is given up, but not silently: a

@@ -64,27 +64,72 @@ func (t term) denies(mode revocation.Mode, id *revocation.Identity, now int64) b
 }
 
 // origin is the part of an entry that is needed to undo and to account for it:
-// the ledger's sequence, and the numbers under which this process knows the
-// actor and the shape.
+// the ledger's sequence, the history that it counts in, and the numbers under
+// which this process knows the actor and the shape.
 type origin uint64
 
 const (
 	shapeBits = 6
 	actorBits = 12
+	eraBits   = 3
 
-	// maxSequence is beyond reach: a ledger that takes 100,000 entries a
-	// second gets there in 22 years.
-	maxSequence = 1<<(64-shapeBits-actorBits) - 1
+	actorShift    = shapeBits
+	eraShift      = actorShift + actorBits
+	sequenceShift = eraShift + eraBits
+
+	// maxSequence is beyond reach: a ledger that takes 10,000 entries a second
+	// gets there in 28 years.
+	maxSequence = 1<<(64-sequenceShift) - 1
 )
 
-func newOrigin(sequence uint64, actor, shape int) origin {
-	return origin(sequence<<(shapeBits+actorBits) | uint64(actor)<<shapeBits | uint64(shape))
+// era says which history of the ledger an entry is from: a stream that was
+// created again or rolled back counts again from where it is, so that its
+// sequences cannot be compared with those from before.
+//
+// The present history has two values, one for entries that are all its own and
+// one for those that have also merged with an entry from before. Values take
+// turns, so that all entries change from present to before at once.
+type era uint8
+
+const (
+	eraBefore era = 0 // of any history before the present one
+	eraFirst  era = 1
+	eraSecond era = 3
+)
+
+func (e era) next() era {
+	if e == eraFirst {
+		return eraSecond
+	}
+	return eraFirst
 }
 
-func (o origin) sequence() uint64 { return uint64(o >> (shapeBits + actorBits)) }
-func (o origin) actor() int       { return int(o >> shapeBits & (1<<actorBits - 1)) }
+// mixed is the value of an entry that is from before and from this era.
+func (e era) mixed() era { return e + 1 }
+
+// isMixed tells whether e is the mixed value of some era.
+func (e era) isMixed() bool { return e != eraBefore && e&1 == 0 }
+
+func newOrigin(sequence uint64, e era, actor, shape int) origin {
+	return origin(sequence<<sequenceShift | uint64(e)<<eraShift | uint64(actor)<<actorShift | uint64(shape))
+}
+
+func (o origin) sequence() uint64 { return uint64(o >> sequenceShift) }
+func (o origin) era() era         { return era(o >> eraShift & (1<<eraBits - 1)) }
+func (o origin) actor() int       { return int(o >> actorShift & (1<<actorBits - 1)) }
 func (o origin) shape() int       { return int(o & (1<<shapeBits - 1)) }
 
-func (o origin) withSequence(sequence uint64) origin {
-	return newOrigin(sequence, o.actor(), o.shape())
+// at returns o with another place in the ledger.
+func (o origin) at(sequence uint64, e era) origin {
+	return newOrigin(sequence, e, o.actor(), o.shape())
+}
+
+// lost returns o as that of an entry from before the present history. It keeps
+// its sequence, by which that history may turn out to have it too, unless that
+// is the sequence of a part only.
+func (o origin) lost() origin {
+	if o.era().isMixed() {
+		return o.at(0, eraBefore)
+	}
+	return o.at(o.sequence(), eraBefore)
 }

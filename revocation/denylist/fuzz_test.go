@@ -26,7 +26,7 @@ func FuzzLoadCheckpoint(f *testing.F) {
 	d, _ := bare()
 	write := func(d *Denylist) []byte {
 		var b bytes.Buffer
-		if err := d.writeCheckpoint(&b, time.Now()); err != nil {
+		if err := d.writeCheckpoint(&b, testPlace, time.Now()); err != nil {
 			f.Fatal(err)
 		}
 		return b.Bytes()
@@ -46,6 +46,11 @@ func FuzzLoadCheckpoint(f *testing.F) {
 	d.Restore(4, restoration("jti", "1"))
 	d.MarkIncomplete("later version", epoch0+9)
 	seed()
+	d.MarkUnreadable(5, "no JSON", epoch0+20)
+	d.NewHistory(revocation.Position{Ledger: "m", Created: time.Unix(9, 0)}, 7)
+	d.Revoke(3, block(epoch0+60, "sid", "s"))
+	d.MarkUnreadable(6, "no JSON", epoch0+30)
+	seed()
 	f.Add([]byte(checkpointMagic))
 	f.Add([]byte{})
 
@@ -61,7 +66,7 @@ func FuzzLoadCheckpoint(f *testing.F) {
 		d, clock := bare()
 		d.join(c)
 		var b bytes.Buffer
-		if err := d.writeCheckpoint(&b, time.Now()); err != nil {
+		if err := d.writeCheckpoint(&b, testPlace, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		again, err := parseCheckpoint(b.Bytes())
@@ -76,8 +81,21 @@ func FuzzLoadCheckpoint(f *testing.F) {
 		}
 		_, until, _ := d.Incomplete(clock.Now())
 		_, untilAgain, _ := e.Incomplete(clock.Now())
-		if d.index.live != e.index.live || until != untilAgain {
+		if d.index.live != e.index.live || until != untilAgain || d.before != e.before {
 			t.Fatalf("%d entries until %d became %d until %d", d.index.live, until, e.index.live, untilAgain)
+		}
+		held := map[revocation.Fingerprint]uint64{}
+		for sequence, h := range d.HeldEntries() {
+			held[h.Fingerprint] = sequence
+		}
+		for sequence, h := range e.HeldEntries() {
+			if was, ok := held[h.Fingerprint]; !ok || was != sequence {
+				t.Fatalf("%+v was at %d and is at %d", h, was, sequence)
+			}
+			delete(held, h.Fingerprint)
+		}
+		if len(held) > 0 {
+			t.Fatalf("lost: %v", held)
 		}
 	})
 }

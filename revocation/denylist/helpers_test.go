@@ -53,13 +53,12 @@ func (c *testClock) unix() int64 { return c.Now().Unix() }
 func newTest(tb testing.TB, o Options) (*Denylist, *testClock) {
 	tb.Helper()
 	clock := newTestClock()
-	o.Now = clock.Now
+	o.Now, o.monotonic = clock.Now, clock.monotonic
 	o, err := o.withDefaults()
 	if err != nil {
 		tb.Fatal(err)
 	}
 	d := newDenylist(o)
-	d.clock.elapsed = monotonic(clock)
 	if d.cache, err = newCache(o.CacheBytes); err != nil {
 		tb.Fatal(err)
 	}
@@ -67,18 +66,11 @@ func newTest(tb testing.TB, o Options) (*Denylist, *testClock) {
 	return d, clock
 }
 
-// monotonic gives a purge clock the test clock's monotonic time.
-func monotonic(c *testClock) func(a, b time.Time) time.Duration {
+// monotonic is the time that passed, whatever the wall clock says.
+func (c *testClock) monotonic(time.Time) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	last := c.mono
-	return func(_, _ time.Time) time.Duration {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		elapsed := c.mono - last
-		last = c.mono
-		return elapsed
-	}
+	return c.mono
 }
 
 // sweepAll looks through the whole index and a bit of it again.
@@ -119,6 +111,14 @@ func identity(pairs ...string) *revocation.Identity {
 
 // jti names the nth token of bulk tests.
 func jti(n int) string { return fmt.Sprintf("token-%08d", n) }
+
+// present is a decision on a random fingerprint, of the present history.
+func present(d *Denylist, print revocation.Fingerprint, sequence uint64, t term, mode revocation.Mode, names []string, actor string) decision {
+	return decision{print: print, sequence: sequence, era: d.era, term: t, mode: mode, names: names, actor: actor}
+}
+
+// testPlace is the ledger of tests.
+const testPlace = "test ledger"
 
 // within polls, since ristretto and the scheduler take their time.
 func within(tb testing.TB, limit time.Duration, what string, ok func() bool) {

@@ -3,7 +3,7 @@ package denylist
 import "github.com/edge-revocation/caddy-token-revocation/revocation"
 
 const (
-	maxUndone = 1 << 16
+	maxUndone = 1 << 16 * modes
 	maxAhead  = 1 << 16
 	// lateSeconds is how long after its acknowledgment a decision may still be
 	// applied by the endpoint that made it. Seconds would do: publishing has a
@@ -19,7 +19,7 @@ const (
 //
 // Both are bounded. Beyond the bounds the index errs on the side of denying.
 type history struct {
-	undone map[revocation.Fingerprint]undone // by the fingerprint that a block has
+	undone map[revocation.Fingerprint]undone // a restoration is one for each mode
 	order  []undoneAt                        // oldest first
 
 	ahead []aheadEntry // in order of arrival
@@ -43,11 +43,8 @@ type aheadEntry struct {
 }
 
 // isUndone tells whether a restoration undid the decision with this sequence.
-func (h *history) isUndone(c revocation.Criteria, sequence uint64) bool {
-	if len(h.undone) == 0 {
-		return false
-	}
-	return sequence < h.undone[c.Fingerprint(revocation.Block)].sequence
+func (h *history) isUndone(print revocation.Fingerprint, sequence uint64) bool {
+	return sequence < h.undone[print].sequence
 }
 
 // undo remembers a restoration and returns the sequence of the latest that is
@@ -123,6 +120,17 @@ func (h *history) passed(sequence uint64) {
 	default:
 		h.ahead = h.ahead[:0]
 	}
+}
+
+// newest returns the highest sequence that is remembered.
+func (h *history) newest() (sequence uint64) {
+	for i := range h.ahead {
+		sequence = max(sequence, h.ahead[i].sequence)
+	}
+	for i := range h.order {
+		sequence = max(sequence, h.order[i].sequence)
+	}
+	return sequence
 }
 
 // forget drops everything: another history of the ledger has begun.

@@ -22,12 +22,20 @@ type lack struct {
 	full    gap                                // by entries for which there was no room
 	deleted int64                              // the latest end of an entry deleted before the margin was over
 	missing map[revocation.Fingerprint]missing // those entries for which there was no room
+	unread  map[uint64]unread                  // by sequence: what the follower could not read
 	untold  int64                              // the latest end among those beyond maxMissing
 }
 
 type gap struct {
 	reason string
 	until  int64 // Unix seconds
+}
+
+// unread is an entry of the ledger that this edge can't read.
+type unread struct {
+	gap
+	before bool // its sequence is that of a history before the present one
+	loaded bool // an earlier process could not read it
 }
 
 type missing struct {
@@ -40,7 +48,8 @@ type missing struct {
 // to be asked with each request by routes that fail closed.
 func (d *Denylist) Incomplete(now time.Time) (reason string, until int64, ok bool) {
 	g := d.lack.current.Load()
-	if g == nil || now.Unix() > g.until {
+	// A wall clock that was just set wrong closes no gap either.
+	if g == nil || now.Unix() > g.until && d.steady.unix(now) > g.until {
 		return "", 0, false
 	}
 	return g.reason, g.until, true
@@ -135,6 +144,12 @@ func (l *lack) expire(now int64) {
 			removed = true
 		}
 	}
+	for sequence, u := range l.unread {
+		if over(u.until, now, false) {
+			delete(l.unread, sequence)
+			removed = true
+		}
+	}
 	if removed {
 		l.recount()
 	}
@@ -154,6 +169,19 @@ func (l *lack) complete(now int64) bool {
 }
 
 func (l *lack) publish() {
+	g := l.rest()
+	for _, u := range l.unread {
+		if u.until > g.until {
+			g = u.gap
+		}
+	}
+	if was := l.current.Load(); was == nil || *was != g {
+		l.current.Store(&g)
+	}
+}
+
+// rest returns the gap that lasts longest among those that nobody can close.
+func (l *lack) rest() gap {
 	g := gap{reason: "the clock went back to before entries that were deleted for lack of room", until: l.deleted}
 	if l.full.until >= g.until {
 		g = l.full
@@ -161,9 +189,7 @@ func (l *lack) publish() {
 	if l.marked.until >= g.until {
 		g = l.marked
 	}
-	if was := l.current.Load(); was == nil || *was != g {
-		l.current.Store(&g)
-	}
+	return g
 }
 
 // count returns how many entries are known not to be held.
@@ -171,14 +197,4 @@ func (l *lack) count() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.missing)
-}
-
-// lasting returns what a checkpoint has to say: why, and until when, the index
-// is not complete.
-func (l *lack) lasting(now int64) (reason string, until int64) {
-	g := l.current.Load()
-	if g == nil || over(g.until, now, false) {
-		return "", 0
-	}
-	return g.reason, g.until
 }

@@ -32,7 +32,7 @@ func TestIndexHoldsExactlyWhatAMapHolds(t *testing.T) {
 			"put": func(t *rapid.T) {
 				for range rapid.IntRange(1, 50).Draw(t, "n") {
 					f := draw(t)
-					e := entry{newTerm(1+rapid.Int64Range(0, 1000).Draw(t, "end"), 5), newOrigin(rapid.Uint64Max(maxSequence).Draw(t, "seq"), 3, 2)}
+					e := entry{newTerm(1+rapid.Int64Range(0, 1000).Draw(t, "end"), 5), newOrigin(rapid.Uint64Max(maxSequence).Draw(t, "seq"), eraSecond, 3, 2)}
 					if tab, s := x.find(f); s != nil && s.term.Load() != 0 {
 						s.set(e.t, e.o)
 					} else {
@@ -133,7 +133,7 @@ func TestReadersNeverMissWhatWasAdded(t *testing.T) {
 	}
 	for i, f := range prints {
 		d.mu.Lock()
-		d.hold(f, uint64(i), newTerm(epoch0+1000, int64(i)), revocation.IssuedBefore, []string{"sub"}, "", epoch0)
+		d.hold(present(d, f, uint64(i), newTerm(epoch0+1000, int64(i)), revocation.IssuedBefore, []string{"sub"}, ""))
 		d.mu.Unlock()
 		added.Store(int64(i + 1))
 		if i >= n/2 { // and take away as many again, oldest first
@@ -161,7 +161,7 @@ func TestProbesStayShort(t *testing.T) {
 	rng := rand.New(rand.NewPCG(9, 9))
 	const n = 20_000
 	ring := make([]revocation.Fingerprint, n)
-	for i := range 20 * n {
+	for i := range 10 * n {
 		if i >= n {
 			tab, s := x.find(ring[i%n])
 			x.kill(tab, s)
@@ -197,11 +197,11 @@ func TestMemoryFollowsTheNumberOfEntries(t *testing.T) {
 	d, clock := newTest(t, Options{ActorQuota: -1})
 	rng := rand.New(rand.NewPCG(3, 3))
 	worst := 0.0
-	for i := range 200_000 {
+	for i := range 120_000 {
 		d.mu.Lock()
-		d.hold(randomPrint(rng), 1, newTerm(epoch0+int64(i%1000), 0), revocation.Block, nil, "", epoch0)
+		d.hold(present(d, randomPrint(rng), 1, newTerm(epoch0+int64(i%1000), 0), revocation.Block, nil, ""))
 		d.mu.Unlock()
-		if i > 100_000 {
+		if i > 60_000 {
 			worst = max(worst, float64(d.index.bytes)/float64(i+1))
 		}
 	}

@@ -31,7 +31,8 @@ type Options struct {
 	// kilobytes.
 	CacheBytes int64
 	// ActorQuota is how many entries one actor that is no operator may have at a
-	// time; a quarter of MaxEntries if zero, unlimited if negative.
+	// time, at one issuer; a quarter of MaxEntries if zero, unlimited if negative.
+	// Some 4,000 actors with entries are told apart; those beyond share one quota.
 	ActorQuota int
 	// OnAlarm, if not nil, is called when the number of entries reaches 80 % of
 	// MaxEntries, again only after it fell below 75 %. It may run on any
@@ -39,11 +40,13 @@ type Options struct {
 	// any case.
 	OnAlarm func(entries, maxEntries int)
 	// Now is the clock; time.Now if nil. If its times carry a monotonic reading,
-	// wall clock steps do not make the denylist delete entries early.
+	// wall clock steps do not make the denylist end or delete entries early.
 	Now func() time.Time
 	// Logger is for conditions that an operator must know of; nothing is logged
 	// if nil.
 	Logger *slog.Logger
+
+	monotonic func(now time.Time) time.Duration // for tests: now's times have no such reading there
 }
 
 func (o Options) withDefaults() (Options, error) {

@@ -70,7 +70,9 @@ func (d *Denylist) Remember(token string, scope uint64, id *revocation.Identity,
 func (d *Denylist) Forget() { d.cache.forget() }
 
 const (
-	seenBytes     = int64(unsafe.Sizeof(Seen{}))
+	// seenBytes includes the fingerprints that take the place of the first ones
+	// when the shapes in use change.
+	seenBytes     = int64(unsafe.Sizeof(Seen{}) + unsafe.Sizeof(prints{}))
 	identityBytes = int64(unsafe.Sizeof(revocation.Identity{}))
 	claimBytes    = int64(unsafe.Sizeof(revocation.Claim{}))
 	moreBytes     = int64(unsafe.Sizeof(morePrint{}))
@@ -82,6 +84,9 @@ func (s *Seen) cost() int64 {
 	n := recordOverhead + seenBytes + int64(len(s.token)) +
 		identityBytes + int64(len(id.Issuer)) + int64(cap(id.Claims))*claimBytes +
 		int64(cap(s.first.more))*moreBytes
+	if p := s.prints.Load(); p != nil && p != &s.first {
+		n += int64(cap(p.more)) * moreBytes
+	}
 	for i := range id.Claims {
 		// Names are constants of the reader; values may share one buffer.
 		n += int64(len(id.Claims[i].Value))

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/edge-revocation/caddy-token-revocation/revocation"
 )
@@ -65,6 +66,7 @@ type shapeTable struct {
 type shapeSlot struct {
 	shape
 	inUse   bool
+	key     bool  // names ClaimKeyID
 	retired bool  // not in use, but its number must not be given away yet
 	count   int   // entries
 	idle    int64 // when count became zero, in seconds of the purge clock
@@ -106,7 +108,7 @@ func (t *shapeTable) use(mode revocation.Mode, names []string) (n int, changed, 
 		return 0, false, false
 	}
 	t.byKey[string(appendShapeKey(nil, mode, names))] = n
-	t.slots[n] = shapeSlot{inUse: true, shape: shape{
+	t.slots[n] = shapeSlot{inUse: true, key: slices.Contains(names, revocation.ClaimKeyID), shape: shape{
 		mode:  mode,
 		names: slices.Clone(names),
 		label: strings.Join(names, ","),
@@ -126,6 +128,11 @@ func (t *shapeTable) use(mode revocation.Mode, names []string) (n int, changed, 
 		t.since[strings.Clone(name)] = t.epoch
 	}
 	return n, true, true
+}
+
+// namesKeys tells whether there are entries that name signing keys.
+func (t *shapeTable) namesKeys() bool {
+	return slices.ContainsFunc(t.slots[:], func(s shapeSlot) bool { return s.key && s.count > 0 })
 }
 
 // busy counts the shapes that have entries.
@@ -229,4 +236,18 @@ func (d *Denylist) publishShapes() {
 func (d *Denylist) ClaimNames() (names []string, epoch uint64) {
 	c := d.claims.Load()
 	return c.names, c.epoch
+}
+
+// NamesKeys tells whether a revocation in force names a signing key. Whether it
+// names a token that was read but not verified is then unknown, since its key is:
+// a caller that lets such tokens through asks, and treats the answer true as it
+// treats [Denylist.Incomplete]. It takes no lock.
+func (d *Denylist) NamesKeys(now time.Time) bool {
+	until := d.keysUntil.Load()
+	return until != 0 && (now.Unix() <= until || d.steady.unix(now) <= until)
+}
+
+// keyNamed records that an entry names a signing key. It is called with d.mu held.
+func (d *Denylist) keyNamed(t term) {
+	d.keysUntil.Store(max(d.keysUntil.Load(), t.expires()))
 }

@@ -13,7 +13,7 @@ import (
 // TestSoakInBoundedMemory adds and checks with random ends for a long simulated
 // time. SOAK_ENTRIES sets the number of entries, for a long run by hand.
 func TestSoakInBoundedMemory(t *testing.T) {
-	n := 300_000
+	n := 120_000
 	if s := os.Getenv("SOAK_ENTRIES"); s != "" {
 		var err error
 		if n, err = strconv.Atoi(s); err != nil {
@@ -38,7 +38,7 @@ func TestSoakInBoundedMemory(t *testing.T) {
 		}
 		k := known{print: randomPrint(rng), end: clock.unix() + rng.Int64N(600)}
 		d.mu.Lock()
-		d.hold(k.print, uint64(i+1), newTerm(k.end, 0), revocation.Block, []string{"jti"}, "", d.clock.seconds())
+		d.hold(present(d, k.print, uint64(i+1), newTerm(k.end, 0), revocation.Block, []string{"jti"}, ""))
 		d.mu.Unlock()
 		recent[i%len(recent)] = k
 		old := recent[rng.IntN(min(i+1, len(recent)))]

@@ -91,22 +91,29 @@ func (d *Denylist) sweepSome(n int, now int64) {
 	}
 }
 
-// makeRoom deletes what has ended, because an entry finds no room. All at once
-// takes milliseconds, so it does that once a second at most. It is called with
-// d.mu held.
+// makeRoom deletes what has ended, because an entry finds no room: everything,
+// once a second at most. That takes milliseconds, so it lets others have the lock
+// now and then. It is called with d.mu held, and what the caller knew before may
+// have changed.
 func (d *Denylist) makeRoom(now int64) {
-	if now != d.cursor.full {
-		d.cursor.full = now
-		d.sweepSome(d.index.slots+shardCount, now)
+	if now == d.cursor.full {
+		d.sweepSome(capStride, now)
 		return
 	}
-	d.sweepSome(capStride, now)
+	d.cursor.full = now
+	for slots := d.index.slots + shardCount; slots > 0; slots -= sweepStride {
+		d.sweepSome(min(slots, sweepStride), now)
+		d.mu.Unlock()
+		d.mu.Lock()
+	}
 }
 
 // kill removes an entry and what was counted for it. It is called with d.mu held.
 func (d *Denylist) kill(t *table, s *slot) {
 	o := origin(s.origin.Load())
 	d.index.kill(t, s)
-	d.shapes.remove(o.shape(), d.clock.seconds())
 	d.actors.remove(o.actor())
+	if d.shapes.remove(o.shape(), d.clock.seconds()); d.shapes.slots[o.shape()].key && !d.shapes.namesKeys() {
+		d.keysUntil.Store(0)
+	}
 }

@@ -244,13 +244,15 @@ type KeyStatus struct {
 }
 
 // KeyStatus returns the present state of the issuer's keys.
-func (i *Issuer) KeyStatus() KeyStatus {
-	set := i.keys.current.Load()
-	s := KeyStatus{Published: set.published(), Loaded: set.loaded, Err: i.keys.lastError()}
+func (i *Issuer) KeyStatus() KeyStatus { return i.keys.status() }
+
+func (k *keyring) status() KeyStatus {
+	set := k.current.Load()
+	s := KeyStatus{Published: set.published(), Loaded: set.loaded, Err: k.lastError()}
 	s.Retired = len(set.keys) - s.Published
-	for _, k := range set.keys {
-		if k.thumbprint != "" {
-			s.Thumbprints = append(s.Thumbprints, k.thumbprint)
+	for _, key := range set.keys {
+		if key.thumbprint != "" {
+			s.Thumbprints = append(s.Thumbprints, key.thumbprint)
 		}
 	}
 	slices.Sort(s.Thumbprints)

@@ -62,31 +62,48 @@ func (i *Issuer) algorithm(r *reading) (jose.SignatureAlgorithm, error) {
 }
 
 // verify returns the key that the token is signed with.
-//
-// That no known key fits proves nothing while the issuer may have published
-// another one. Only an answer of the issuer that was asked for after the token
-// was presented does; until then the error is [ErrKeysUnavailable].
 func (i *Issuer) verify(ctx context.Context, token string, r *reading, alg jose.SignatureAlgorithm, wait bool) (*key, error) {
-	for asked := false; ; {
+	return i.keys.verify(ctx, token, r, alg, wait)
+}
+
+// verify returns the key that the token is signed with; alg is the token's, and
+// accepted.
+func (k *keyring) verify(ctx context.Context, token string, r *reading, alg jose.SignatureAlgorithm, wait bool) (*key, error) {
+	return k.find(ctx, r.kid, wait, func(set *keySet) (*key, bool) {
 		var room [maxCandidates]*key
-		set := i.keys.current.Load()
 		candidates, byID := set.candidates(room[:0], r.kid, r.hasKid, alg)
-		for _, k := range candidates {
-			if verifySignature(token, r.payload, alg, k) {
-				return k, nil
+		for _, candidate := range candidates {
+			if verifySignature(token, r.payload, alg, candidate) {
+				return candidate, true
 			}
 		}
+		return nil, byID || r.hasKid && set.has(string(r.kid))
+	})
+}
+
+// find returns the key that match finds in the set; if match finds none, it says
+// whether a key of that name is known.
+//
+// That no known key fits proves nothing while the owner may have published
+// another one. Only an answer that was asked for after the token was presented
+// does; until then the error is [ErrKeysUnavailable].
+func (k *keyring) find(ctx context.Context, kid []byte, wait bool, match func(*keySet) (found *key, known bool)) (*key, error) {
+	for asked := false; ; {
+		found, known := match(k.current.Load())
+		if found != nil {
+			return found, nil
+		}
 		// A secret does not rotate behind our back.
-		known := byID || r.hasKid && set.has(string(r.kid)) || i.keys.load == nil
+		known = known || k.load == nil
 		// Without waiting, an answer of a moment ago is the best there is.
-		if asked || i.keys.load == nil || !wait && i.keys.isAbsent(r.kid) {
+		if asked || k.load == nil || !wait && k.isAbsent(kid) {
 			return nil, invalidError("its signature does not verify")
 		}
-		flight, proof := i.keys.ask(r.kid)
+		flight, proof := k.ask(kid)
 		wait := wait && flight != nil && !flight.due.After(time.Now())
 		switch {
 		case known && !wait:
-			// The issuer may have reused the kid for another key; the load that
+			// The owner may have reused the kid for another key; the load that
 			// was asked for will tell, for the next token.
 			return nil, invalidError("its signature does not verify")
 		case !wait:

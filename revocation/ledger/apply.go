@@ -3,6 +3,8 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,21 +18,17 @@ import (
 // says more precisely when it ends.
 const incompleteFor = 7 * 24 * time.Hour
 
-// hold keeps the sink's position behind an entry that this version can't apply,
-// so that a newer version, started on this one's checkpoint, reads it.
-type hold struct {
-	before revocation.Position // the oldest such entry
-	until  int64               // Unix seconds: when the last of them has ended
-}
+// heedInterval is the least time between two warnings of the same kind.
+const heedInterval = time.Minute
 
 // apply brings one message to the sink and moves the position behind it.
 func (f *Follower) apply(s *session, m jetstream.Msg, meta *jetstream.MsgMetadata) {
 	sequence := meta.Sequence.Stream
-	if kind, beat, err := f.applyKind(s, m, meta); err != nil {
+	kind, said, err := read(m.Subject(), m.Data())
+	if err != nil {
 		f.reject(kind, m, meta, err)
-	} else if beat {
-		defer f.beats.settle(s, sequence)
 	}
+	f.carryOut(s, kind, said, m, meta)
 	f.position = revocation.Position{
 		Ledger: s.history.ledger, Created: s.history.created, Sequence: sequence, Stored: meta.Timestamp,
 	}
@@ -40,75 +38,137 @@ func (f *Follower) apply(s *session, m jetstream.Msg, meta *jetstream.MsgMetadat
 	f.sink.SetPosition(f.persistent())
 	f.lag.Store(meta.NumPending)
 	f.sequence.Store(sequence)
+	if said.heartbeat {
+		// Only now: everything up to the heartbeat is in force.
+		f.beats.settle(s, sequence)
+	}
 }
 
-// persistent returns the position to continue from after a restart.
-func (f *Follower) persistent() revocation.Position {
-	if f.held != nil && f.held.until < f.l.now().Unix() {
-		f.held = nil
-	}
-	if f.held != nil {
-		return f.held.before
-	}
-	return f.position
+// content is what a message says. At most one of its members is set.
+type content struct {
+	items          []item
+	restoration    *revocation.Restoration
+	acknowledgment *acknowledgment
+	heartbeat      bool
+	beat           string // the heartbeat's id
 }
 
-func (f *Follower) hold(until int64) {
-	before := f.persistent()
-	if f.held != nil {
-		until = max(until, f.held.until)
-	}
-	f.held = &hold{before: before, until: until}
-}
-
-// applyKind applies by subject: what a message does is what its publisher was
-// permitted to write, not what it says.
-func (f *Follower) applyKind(s *session, m jetstream.Msg, meta *jetstream.MsgMetadata) (kind Kind, beat bool, err error) {
-	suffix, ours := strings.CutPrefix(m.Subject(), SubjectPrefix)
+// read decodes by subject: what a message does is what its publisher was
+// permitted to write, not what it says. The error is a [VersionError] or wraps
+// [ErrPayload].
+func read(subject string, data []byte) (kind Kind, c content, err error) {
+	suffix, ours := strings.CutPrefix(subject, SubjectPrefix)
 	if !ours {
-		return "", false, fmt.Errorf("%w: an unknown subject", ErrPayload)
+		return "", c, fmt.Errorf("%w: an unknown subject", ErrPayload)
 	}
-	sequence := meta.Sequence.Stream
+	if strings.HasPrefix(suffix, string(KindAssertion)+".") {
+		return KindAssertion, c, nil // the server alone judges them, see UseOnce
+	}
 	switch kind = Kind(suffix); kind {
 	case KindEntry:
-		r, err := decodeRevocation(m.Data())
-		if err != nil {
-			return kind, false, err
-		}
-		if r.ID == "" {
-			r.ID = entryID(m.Headers().Get(nats.MsgIdHdr), sequence)
-		}
-		if r.DecidedAt == 0 {
-			r.DecidedAt = meta.Timestamp.UnixMilli()
-		}
-		f.sink.Revoke(sequence, r)
-		f.applied(s, kind, sequence, r.DecidedAt)
+		c.items, err = decodeEntry(data)
 	case KindRestore:
-		r, err := decodeRestoration(m.Data())
-		if err != nil {
-			return kind, false, err
-		}
-		if r.ID == "" {
-			r.ID = entryID(m.Headers().Get(nats.MsgIdHdr), sequence)
-		}
-		if r.DecidedAt == 0 {
-			r.DecidedAt = meta.Timestamp.UnixMilli()
-		}
-		f.sink.Restore(sequence, r)
-		f.applied(s, kind, sequence, r.DecidedAt)
+		c.restoration, c.acknowledgment, err = decodeRestore(data)
 	case KindHeartbeat:
-		id, err := decodeHeartbeat(m.Data())
-		if err != nil {
-			return kind, false, err
-		}
-		f.beats.arrived(id, meta.Timestamp)
-		return kind, true, nil
+		c.beat, err = decodeHeartbeat(data)
+		c.heartbeat = err == nil
 	case KindGenesis: // looked up when the session began
 	default:
 		// A later version may have kinds that deny tokens too.
-		return kind, false, &VersionError{Version: PayloadVersion + 1}
+		err = &VersionError{Version: PayloadVersion + 1}
 	}
-	return kind, false, nil
+	return kind, c, err
+}
+
+// carryOut gives the sink what a message says.
+func (f *Follower) carryOut(s *session, kind Kind, c content, m jetstream.Msg, meta *jetstream.MsgMetadata) {
+	sequence := meta.Sequence.Stream
+	stored := meta.Timestamp.UnixMilli()
+	switch {
+	case c.items != nil:
+		f.heed(c.items, m, meta)
+		id := m.Headers().Get(nats.MsgIdHdr)
+		for i, item := range c.items {
+			if h := item.held; h != nil {
+				f.sink.RevokeHeld(sequence, h)
+				f.applied(s, kind, sequence, stored)
+				continue
+			}
+			r := item.revocation
+			if r.ID == "" {
+				r.ID = entryID(id, sequence, i, len(c.items))
+			}
+			if r.DecidedAt == 0 {
+				r.DecidedAt = stored
+			}
+			f.sink.Revoke(sequence, r)
+			f.applied(s, kind, sequence, r.DecidedAt)
+		}
+	case c.restoration != nil:
+		r := c.restoration
+		if r.ID == "" {
+			r.ID = entryID(m.Headers().Get(nats.MsgIdHdr), sequence, 0, 1)
+		}
+		if r.DecidedAt == 0 {
+			r.DecidedAt = stored
+		}
+		f.sink.Restore(sequence, r)
+		f.applied(s, kind, sequence, r.DecidedAt)
+	case c.acknowledgment != nil:
+		f.acknowledge(sequence, c.acknowledgment.sequence)
+		f.applied(s, kind, sequence, stored)
+	case c.heartbeat:
+		f.beats.arrived(c.beat, meta.Timestamp)
+	}
+}
+
+// acknowledge ends what an unreadable entry at a lower sequence caused.
+func (f *Follower) acknowledge(at, sequence uint64) {
+	if sequence >= at {
+		f.counts.poison.Add(1)
+		f.l.log.Warn("an acknowledgment of what comes after it has no effect", "sequence", at)
+		return
+	}
+	f.holds.release(sequence)
+	if f.sink.Acknowledge(sequence) {
+		f.l.log.Warn("an entry that can't be read was acknowledged: it is not in force here", "entry", sequence, "sequence", at)
+	}
+}
+
+// heed warns of entries that the server forgets before they end: an edge that
+// starts without a checkpoint after that does not know them. This one does.
+func (f *Follower) heed(items []item, m jetstream.Msg, meta *jetstream.MsgMetadata) {
+	ttl, ok := messageLife(m.Headers())
+	if !ok {
+		return
+	}
+	gone := meta.Timestamp.Add(ttl).Unix()
+	for _, i := range items {
+		if i.expires() <= gone {
+			continue
+		}
+		f.counts.shortLived.Add(1)
+		if now := f.l.now(); f.heeded.IsZero() || now.Sub(f.heeded) > heedInterval {
+			f.heeded = now
+			f.l.log.Error("the ledger forgets an entry before it ends: its producer gives too short a Nats-TTL",
+				"sequence", meta.Sequence.Stream, "stored_for", ttl, "expires", i.expires())
+		}
+		return
+	}
+}
+
+// messageLife returns how long the server keeps a message, and false if it keeps
+// it for ever.
+func messageLife(h nats.Header) (time.Duration, bool) {
+	text := h.Get("Nats-TTL")
+	if seconds, err := strconv.ParseInt(text, 10, 64); err == nil && seconds > 0 {
+		const most = math.MaxInt64 / int64(time.Second)
+		return time.Duration(min(seconds, most)) * time.Second, true
+	}
+	if ttl, err := time.ParseDuration(text); err == nil && ttl >= time.Second {
+		return ttl.Truncate(time.Second), true // as the server reads it
+	}
+	return 0, false
 }
 
 func (f *Follower) applied(s *session, kind Kind, sequence uint64, decidedAt int64) {
@@ -142,20 +202,20 @@ func (f *Follower) reject(kind Kind, m jetstream.Msg, meta *jetstream.MsgMetadat
 		return
 	}
 	until := meta.Timestamp.Add(incompleteFor).Unix()
-	if ttl, e := time.ParseDuration(m.Headers().Get("Nats-TTL")); e == nil && ttl > 0 {
+	if ttl, ok := messageLife(m.Headers()); ok {
 		until = meta.Timestamp.Add(ttl).Unix()
 	}
 	if isNewer {
 		until = max(until, newer.Expires)
-		f.hold(until)
+		f.holds.add(hold{sequence: sequence, before: f.position, until: until})
 	}
-	f.sink.MarkIncomplete(fmt.Sprintf("entry %d: %v", sequence, err), until)
+	f.sink.MarkUnreadable(sequence, fmt.Sprintf("entry %d: %v", sequence, err), until)
 }
 
 // known hides what an outsider wrote into a subject.
 func (k Kind) known() Kind {
 	switch k {
-	case KindEntry, KindRestore, KindHeartbeat, KindGenesis:
+	case KindEntry, KindRestore, KindHeartbeat, KindGenesis, KindAssertion:
 		return k
 	default:
 		return "unknown"

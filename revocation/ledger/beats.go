@@ -23,6 +23,9 @@ type beats struct {
 
 	mu      sync.Mutex
 	pending map[string]time.Time // of our own, by id: when they were sent
+	probes  map[string]*probe    // by the id of the heartbeat that each waits for
+	next    *probe               // not sent yet
+	probed  time.Time            // when the newest was sent
 	sent    time.Time            // newest
 	heard   time.Time            // newest of anybody, or the session's beginning
 	patient time.Duration        // how long to wait for others this time
@@ -32,6 +35,7 @@ func (b *beats) init(f *Follower) {
 	b.f = f
 	b.wake = make(chan struct{}, 1)
 	b.pending = map[string]time.Time{}
+	b.probes = map[string]*probe{}
 }
 
 // begin starts a session with a heartbeat of our own: it is the quickest proof
@@ -66,7 +70,10 @@ func (b *beats) tend() {
 
 // send publishes a heartbeat without waiting for an answer: it counts when it
 // comes back through the ledger, and not before.
-func (b *beats) send(s *session) {
+func (b *beats) send(s *session) { b.sendFor(s, nil) }
+
+// sendFor is send for someone who waits for the heartbeat to come back.
+func (b *beats) sendFor(s *session, p *probe) {
 	now := b.f.l.now()
 	b.mu.Lock()
 	b.sent = now
@@ -82,8 +89,12 @@ func (b *beats) send(s *session) {
 	b.mu.Lock()
 	if len(b.pending) >= maxBeatsPending {
 		clear(b.pending)
+		clear(b.probes)
 	}
 	b.pending[id] = now
+	if p != nil {
+		b.probes[id] = p
+	}
 	b.mu.Unlock()
 	m := nats.NewMsg(KindHeartbeat.Subject())
 	m.Data = data
@@ -119,6 +130,9 @@ func (b *beats) arrived(id string, stored time.Time) {
 	}
 	if own {
 		f.fresh.echoed(sent)
+		if p := b.take(id); p != nil {
+			close(p.back)
+		}
 		return
 	}
 	if late := f.fresh.heard(stored, now); late != never {

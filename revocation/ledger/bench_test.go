@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/edge-revocation/caddy-token-revocation/revocation"
+	"github.com/edge-revocation/caddy-token-revocation/revocation/denylist"
 	"github.com/edge-revocation/caddy-token-revocation/revocation/ledger"
 	"github.com/edge-revocation/caddy-token-revocation/revocation/revocationtest"
 )
@@ -19,11 +20,14 @@ type discard struct {
 	p revocation.Position
 }
 
-func (d *discard) Revoke(uint64, *revocation.Revocation)     { d.n.Add(1) }
-func (d *discard) Restore(uint64, *revocation.Restoration)   {}
-func (d *discard) Position() revocation.Position             { return revocation.Position{} }
-func (d *discard) SetPosition(p revocation.Position)         { d.p = p }
-func (d *discard) MarkIncomplete(reason string, until int64) {}
+func (d *discard) Revoke(uint64, *revocation.Revocation)      { d.n.Add(1) }
+func (d *discard) RevokeHeld(uint64, *revocation.HeldEntry)   { d.n.Add(1) }
+func (d *discard) Restore(uint64, *revocation.Restoration)    {}
+func (d *discard) Position() revocation.Position              { return revocation.Position{} }
+func (d *discard) SetPosition(p revocation.Position)          { d.p = p }
+func (d *discard) NewHistory(p revocation.Position, _ uint64) { d.p = p }
+func (d *discard) MarkUnreadable(_ uint64, _ string, _ int64) {}
+func (d *discard) Acknowledge(uint64) bool                    { return false }
 
 // BenchmarkReplay is the time per entry from Follow to in sync, on a stream that
 // holds all of them already, over TCP.
@@ -97,3 +101,82 @@ func BenchmarkPublish(b *testing.B) {
 		})
 	})
 }
+
+// BenchmarkImport compares recording revocations one at a time, by one caller
+// and by 64, with importing them, every write synced: the time of each is that of
+// one revocation.
+//
+//	go test ./revocation/ledger -run '^$' -bench Import -benchtime 20000x
+//	go test ./revocation/ledger -run '^$' -bench Import/import -benchtime 1000000x
+func BenchmarkImport(b *testing.B) {
+	benchmarkSync(b, 0)
+}
+
+// BenchmarkSync is the cost of each setting of the embedded server's sync
+// interval.
+//
+//	go test ./revocation/ledger -run '^$' -bench Sync -benchtime 2000x -count 4
+func BenchmarkSync(b *testing.B) {
+	for _, interval := range []time.Duration{0, 100 * time.Millisecond, time.Second, 2 * time.Minute} {
+		name := interval.String()
+		if interval == 0 {
+			name = "always"
+		}
+		b.Run(name, func(b *testing.B) { benchmarkSync(b, interval) })
+	}
+}
+
+func benchmarkSync(b *testing.B, interval time.Duration) {
+	o := embedded(b.TempDir())
+	o.Embedded.SyncInterval = interval
+	o.MaxBytes = 8 << 30
+	d, err := denylist.New(denylist.Options{MaxEntries: 1 << 24})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(d.Close)
+	e := &edge{Ledger: open(b, o), denylist: d}
+	e.Follower = e.Follow(d, ledger.Observer{})
+	e.service = revocation.NewService(e, roomy{d}, revocation.Policy{}, nil)
+	e.synced(b)
+	expires := time.Now().Add(time.Hour).Unix()
+	var id atomic.Int64
+	one := func(b *testing.B) {
+		if _, err := e.service.Revoke(b.Context(), tokenRequest(fmt.Sprintf("%032x", id.Add(1)), expires)); err != nil {
+			b.Error(err)
+		}
+	}
+	b.Run("one caller", func(b *testing.B) {
+		for range b.N {
+			one(b)
+		}
+	})
+	b.Run("64 callers", func(b *testing.B) {
+		b.SetParallelism(32) // times two processors
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				one(b)
+			}
+		})
+	})
+	b.Run("import", func(b *testing.B) {
+		const most = 4096
+		requests := make([]revocation.Request, 0, most)
+		for done := 0; done < b.N; done += len(requests) {
+			requests = requests[:0]
+			for range min(most, b.N-done) {
+				requests = append(requests, tokenRequest(fmt.Sprintf("%032x", id.Add(1)), expires))
+			}
+			for _, r := range e.service.Import(b.Context(), requests) {
+				if r.Err != nil {
+					b.Fatal(r.Err)
+				}
+			}
+		}
+	})
+}
+
+// roomy is a denylist that has room for every benchmark.
+type roomy struct{ *denylist.Denylist }
+
+func (roomy) Room() int { return 1 << 20 }

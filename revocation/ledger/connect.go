@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,7 +37,8 @@ type link struct {
 	js      jetstream.JetStream
 	up      context.Context // ends with this period of being connected; nil while down
 	down    context.CancelFunc
-	problem error // why it is down
+	problem error    // why it is down
+	told    []string // of what was logged as that, this time
 
 	reconnects atomic.Uint64
 	refused    refusals
@@ -141,7 +143,7 @@ func (k *link) options(ctx context.Context) ([]nats.Option, error) {
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { k.report(err) }),
 	}
 	if em := k.l.embedded; em != nil {
-		opts = append(opts, nats.InProcessServer(em.server))
+		opts = append(opts, nats.InProcessServer(em))
 		if em.user != "" {
 			opts = append(opts, nats.UserInfo(em.user, em.password))
 		}
@@ -194,7 +196,7 @@ func (k *link) found() {
 		k.down()
 	}
 	k.up, k.down = context.WithCancel(k.l.ctx)
-	k.problem = nil
+	k.problem, k.told = nil, nil
 	url, name := k.nc.ConnectedUrlRedacted(), k.nc.ConnectedServerName()
 	k.mu.Unlock()
 	k.refused.forget()
@@ -218,8 +220,12 @@ func (k *link) lost(err error) {
 		k.down()
 		k.up, k.down = nil, nil
 	}
-	// While reconnecting fails in the same way, it is one problem.
-	news := k.problem == nil || k.problem.Error() != err.Error()
+	// While reconnecting fails in the same ways, perhaps at several servers in
+	// turn, they are told once.
+	news := !slices.Contains(k.told, err.Error()) && len(k.told) < 16
+	if news {
+		k.told = append(k.told, err.Error())
+	}
 	k.problem = err
 	k.mu.Unlock()
 	if news {
@@ -244,7 +250,15 @@ func (k *link) report(err error) {
 		k.l.log.Debug("the ledger's entries arrive faster than they are applied")
 		return
 	}
-	k.l.log.Warn("error on the ledger's connection", "error", k.classify(err))
+	err = k.classify(err)
+	k.mu.Lock()
+	down := k.up == nil
+	k.mu.Unlock()
+	if down && errors.Is(err, ErrCredentials) {
+		k.lost(err) // refused while reconnecting, which is told here only
+		return
+	}
+	k.l.log.Warn("error on the ledger's connection", "error", err)
 }
 
 func (k *link) close() {

@@ -3,10 +3,12 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -24,10 +26,18 @@ const (
 
 // embedded is a NATS server in this process, and the lock on its store.
 type embedded struct {
-	server         *server.Server
+	dir            string
 	lock           *flock.Flock
+	log            *slog.Logger
 	user, password string // of this process itself, if the server has users
 	listen         string // bound address, empty if it doesn't listen
+
+	mu      sync.Mutex
+	server  *server.Server // nil if it could not be started again
+	options *server.Options
+	broken  error         // why the store takes nothing any more
+	faults  int           // how often it broke
+	failed  chan struct{} // gets a value when it breaks
 }
 
 func (e *EmbeddedOptions) validate() error {
@@ -109,7 +119,7 @@ func startEmbedded(o Options) (_ *embedded, err error) {
 	if !locked {
 		return nil, fmt.Errorf("%w: another process, or another ledger of this process, holds %s", ErrLocked, lock.Path())
 	}
-	em := &embedded{lock: lock}
+	em := &embedded{dir: e.StoreDir, lock: lock, log: o.Logger, failed: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, em.close())
@@ -119,19 +129,45 @@ func startEmbedded(o Options) (_ *embedded, err error) {
 	if err != nil {
 		return nil, err
 	}
-	em.server, err = server.NewServer(so)
-	if err != nil {
-		return nil, fmt.Errorf("configuring the embedded server: %w", err)
-	}
-	em.server.SetLoggerV2(serverLog{o.Logger}, false, false, false)
-	em.server.Start()
-	if !em.server.ReadyForConnections(startTimeout) || !em.server.JetStreamEnabled() {
-		return nil, fmt.Errorf("starting the embedded server on %s: it is not ready, see the log", e.StoreDir)
+	em.options = so
+	if em.server, err = em.launch(); err != nil {
+		return nil, err
 	}
 	if addr := em.server.Addr(); addr != nil && e.Listen != "" {
 		em.listen = addr.String()
+		if tcp, ok := addr.(*net.TCPAddr); ok {
+			em.options.Port = tcp.Port // where others will look for it
+		}
 	}
 	return em, nil
+}
+
+// launch starts a server on the store.
+func (em *embedded) launch() (*server.Server, error) {
+	s, err := server.NewServer(em.options.Clone())
+	if err != nil {
+		return nil, fmt.Errorf("configuring the embedded server: %w", err)
+	}
+	s.SetLoggerV2(serverLog{em.log, em.said}, false, false, false)
+	s.Start()
+	if !s.ReadyForConnections(startTimeout) || !s.JetStreamEnabled() {
+		s.Shutdown()
+		s.WaitForShutdown()
+		return nil, fmt.Errorf("starting the embedded server on %s: it is not ready, see the log", em.dir)
+	}
+	return s, nil
+}
+
+// InProcessConn implements nats.InProcessConnProvider, with whatever server runs
+// at the moment.
+func (em *embedded) InProcessConn() (net.Conn, error) {
+	em.mu.Lock()
+	s := em.server
+	em.mu.Unlock()
+	if s == nil {
+		return nil, ErrStorage
+	}
+	return s.InProcessConn()
 }
 
 func (em *embedded) serverOptions(o Options) (*server.Options, error) {
@@ -188,12 +224,21 @@ func (em *embedded) serverOptions(o Options) (*server.Options, error) {
 	return so, nil
 }
 
+// stop stops the server, which may log, and em with it hear, meanwhile.
+func (em *embedded) stop() {
+	em.mu.Lock()
+	s := em.server
+	em.server = nil
+	em.mu.Unlock()
+	if s != nil {
+		s.Shutdown()
+		s.WaitForShutdown()
+	}
+}
+
 // close stops the server and releases the lock.
 func (em *embedded) close() error {
-	if em.server != nil {
-		em.server.Shutdown()
-		em.server.WaitForShutdown()
-	}
+	em.stop()
 	if err := em.lock.Close(); err != nil {
 		return fmt.Errorf("unlocking the ledger's store directory: %w", err)
 	}

@@ -28,6 +28,13 @@ var (
 	ErrNoGenesis = errors.New("the ledger's stream has no genesis entry")
 	// ErrStreamSettings is wrapped by every [SettingError].
 	ErrStreamSettings = errors.New("the ledger's stream could lose revocations")
+	// ErrStorage says that the embedded server's disk takes no more. Nothing is
+	// recorded; the server starts again by itself when there is space.
+	ErrStorage = errors.New("the embedded ledger can't write")
+	// ErrNotStoring says that an external server answers, but acknowledges
+	// nothing, as one does whose disk was full: it needs space, and then to be
+	// started again.
+	ErrNotStoring = errors.New("the ledger's server answers but stores nothing: is its disk full? free space there, then restart it")
 	// ErrLocked says that the store directory is in use.
 	ErrLocked = errors.New("the ledger's store directory is in use")
 	// ErrClosed says that the ledger was closed.

@@ -16,17 +16,25 @@ const (
 	watchInterval     = 100 * time.Millisecond
 )
 
-// Sink takes what a follower brings: a denylist. Revoke and Restore are called in
-// the ledger's order, each before the position moves to it. After a restart of
-// the process, following continues behind Position.
+// Sink takes what a follower brings: a denylist. Its methods are called in the
+// ledger's order, each before the position moves to it. After a restart of the
+// process, following continues behind Position.
 type Sink interface {
 	Revoke(sequence uint64, r *revocation.Revocation)
+	// RevokeHeld takes a revocation of which only the fingerprint is known.
+	RevokeHeld(sequence uint64, e *revocation.HeldEntry)
 	Restore(sequence uint64, r *revocation.Restoration)
 	Position() revocation.Position
 	SetPosition(p revocation.Position)
-	// MarkIncomplete says that there is an entry which this edge can't apply.
+	// NewHistory says that what was held so far is from another history than
+	// what follows from p on, which at this moment ends at the sequence last.
+	NewHistory(p revocation.Position, last uint64)
+	// MarkUnreadable says that there is an entry which this edge can't apply.
 	// It may stand until the given time, in Unix seconds.
-	MarkIncomplete(reason string, until int64)
+	MarkUnreadable(sequence uint64, reason string, until int64)
+	// Acknowledge says that the unreadable entry at the sequence does not matter.
+	// It tells whether there was one.
+	Acknowledge(sequence uint64) bool
 }
 
 // Observer is told of what happens to a follower. Each function may be nil. They
@@ -70,6 +78,7 @@ type Stats struct {
 	Heartbeats uint64 // seen, of any edge
 	Beats      uint64 // sent by this one
 	Poison     uint64 // entries that break the rules
+	ShortLived uint64 // messages that the server forgets before their entries end
 	Newer      uint64 // entries of a newer version
 	Sessions   uint64 // times that reading began
 	Gaps       uint64 // deliveries with a hole, each answered by a new session
@@ -95,16 +104,18 @@ type Follower struct {
 	everSynced, following atomic.Bool
 	sequence, lag         atomic.Uint64
 	counts                struct {
-		applied, heartbeats, beats, poison, newer, sessions, gaps, alarms atomic.Uint64
-		lateness                                                          atomic.Int64
+		applied, heartbeats, beats, poison, shortLived, newer, sessions, gaps, alarms atomic.Uint64
+		lateness                                                                      atomic.Int64
 	}
 
 	// Of the sessions, which run one after the other.
 	position revocation.Position // newest entry seen
 	latest   time.Time           // newest time stamp seen, see divergence
-	held     *hold               // where the sink's position must stay
+	holds    holds               // where the sink's position must stay
+	heeded   time.Time           // when a short-lived entry was last warned of
 	poisoned uint64              // newest sequence that was logged as poison
 	failure  string              // newest error that was logged
+	headless bool                // an alarm was raised for a missing genesis entry
 
 	beats beats
 }
@@ -150,7 +161,7 @@ func (f *Follower) Stats() Stats {
 	return Stats{
 		Applied: c.applied.Load(), Heartbeats: c.heartbeats.Load(), Beats: c.beats.Load(),
 		Poison: c.poison.Load(), Newer: c.newer.Load(), Sessions: c.sessions.Load(),
-		Gaps: c.gaps.Load(), Alarms: c.alarms.Load(), Lateness: time.Duration(c.lateness.Load()),
+		ShortLived: c.shortLived.Load(), Gaps: c.gaps.Load(), Alarms: c.alarms.Load(), Lateness: time.Duration(c.lateness.Load()),
 	}
 }
 
@@ -220,6 +231,9 @@ func (f *Follower) watch() {
 		case <-t.C:
 		}
 		f.beats.tend()
+		if s := f.beats.session.Load(); s != nil && f.l.moved(s.history) {
+			s.cancel(errMoved)
+		}
 		if err := f.l.unsoundness(); err == nil {
 			sound = true
 		} else if sound {

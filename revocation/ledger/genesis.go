@@ -17,6 +17,7 @@ type stored struct {
 	subject  string
 	sequence uint64
 	at       time.Time
+	header   nats.Header
 	data     []byte
 }
 
@@ -76,6 +77,7 @@ func (l *Ledger) writeGenesis(ctx context.Context, js jetstream.JetStream) error
 type directRequest struct {
 	Sequence  uint64   `json:"seq,omitempty"`
 	Next      string   `json:"next_by_subj,omitempty"`
+	Last      string   `json:"last_by_subj,omitempty"`
 	MultiLast []string `json:"multi_last,omitempty"`
 	UpTo      uint64   `json:"up_to_seq,omitempty"`
 }
@@ -139,5 +141,5 @@ func parseStored(m *nats.Msg) (stored, error) {
 	if err != nil {
 		return stored{}, errors.New("reading from the stream: an answer without time stamp")
 	}
-	return stored{subject: m.Header.Get("Nats-Subject"), sequence: sequence, at: at, data: m.Data}, nil
+	return stored{subject: m.Header.Get("Nats-Subject"), sequence: sequence, at: at, header: m.Header, data: m.Data}, nil
 }

@@ -25,15 +25,20 @@ type sink struct {
 	sequences  map[string]uint64
 	restored   map[string]*revocation.Restoration
 	position   revocation.Position
-	incomplete []string
+	held       map[revocation.Fingerprint]uint64 // sequences of those by fingerprint
+	unreadable map[uint64]string
+	incomplete []string // every reason so far
 	until      int64
-	backwards  int // positions that went back
+	acks       []uint64 // acknowledged
+	histories  []uint64 // where each new one ended when it was found
+	backwards  int      // positions that went back
 }
 
 func newSink() *sink {
 	return &sink{
 		revoked: map[string]*revocation.Revocation{}, sequences: map[string]uint64{},
 		restored: map[string]*revocation.Restoration{},
+		held:     map[revocation.Fingerprint]uint64{}, unreadable: map[uint64]string{},
 	}
 }
 
@@ -65,11 +70,34 @@ func (s *sink) SetPosition(p revocation.Position) {
 	s.position = p
 }
 
-func (s *sink) MarkIncomplete(reason string, until int64) {
+func (s *sink) RevokeHeld(sequence uint64, e *revocation.HeldEntry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.held[e.Fingerprint] = sequence
+}
+
+func (s *sink) NewHistory(p revocation.Position, last uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.position = p
+	s.histories = append(s.histories, last)
+}
+
+func (s *sink) MarkUnreadable(sequence uint64, reason string, until int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unreadable[sequence] = reason
 	s.incomplete = append(s.incomplete, reason)
 	s.until = until
+}
+
+func (s *sink) Acknowledge(sequence uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.unreadable[sequence]
+	delete(s.unreadable, sequence)
+	s.acks = append(s.acks, sequence)
+	return ok
 }
 
 func (s *sink) has(id string) bool {

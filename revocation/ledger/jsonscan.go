@@ -70,6 +70,30 @@ func scanMembers(data []byte, member func(name string, raw []byte) error) error 
 	}
 }
 
+// scanArray calls element for each element of a JSON array that is known to be
+// valid.
+func scanArray(data []byte, element func(raw []byte) error) error {
+	s := walker{b: data}
+	s.space()
+	if s.b[s.i] != '[' {
+		return errors.New("not a JSON array")
+	}
+	s.i++
+	for {
+		s.space()
+		switch s.b[s.i] {
+		case ']':
+			return nil
+		case ',':
+			s.i++
+			s.space()
+		}
+		if err := element(s.value()); err != nil {
+			return err
+		}
+	}
+}
+
 // walker walks through JSON that is known to be valid.
 type walker struct {
 	b []byte
@@ -154,6 +178,12 @@ func memberName(raw []byte) (string, error) {
 		return "jti", nil
 	case `"sub"`:
 		return "sub", nil
+	case `"fingerprint"`:
+		return "fingerprint", nil
+	case `"mode"`:
+		return "mode", nil
+	case `"names"`:
+		return "names", nil
 	}
 	return unquote(raw)
 }

@@ -48,6 +48,11 @@ type Ledger struct {
 	problem error     // why the stream can't be used; nil if it can
 	missing time.Time // since when the stream is gone, if it was there
 	skew    time.Duration
+	acked   acknowledged
+	// Attempts to publish that timed out in a row.
+	unstored         int
+	unstoredSince    time.Time
+	notStoringLogged bool
 
 	slots     chan struct{}
 	publishes counters
@@ -57,7 +62,11 @@ type counters struct {
 	published, duplicates, failed, full, refused atomic.Uint64
 }
 
-var _ revocation.Ledger = (*Ledger)(nil)
+// Interface guard: a ledger, with the follower of the denylist in question.
+var _ revocation.Ledger = (*struct {
+	*Ledger
+	*Follower
+})(nil)
 
 // Open validates the options, starts the embedded server or begins to connect to
 // the external one, and returns without waiting for the network. The error wraps
@@ -86,6 +95,9 @@ func Open(o Options) (*Ledger, error) {
 		l.wg.Go(func() { l.link.connect(l.ctx) })
 	}
 	l.wg.Go(l.supervise)
+	if l.embedded != nil {
+		l.wg.Go(l.tendStore)
+	}
 	return l, nil
 }
 
@@ -245,6 +257,11 @@ func (l *Ledger) usable() error {
 	if l.ctx.Err() != nil {
 		return ErrClosed
 	}
+	if l.embedded != nil {
+		if err := l.embedded.storage(); err != nil {
+			return err
+		}
+	}
 	if _, _, _, err := l.link.current(); err != nil {
 		return err
 	}
@@ -290,7 +307,7 @@ func (l *Ledger) awaitUsable(ctx context.Context) error {
 	for {
 		changed, linked := l.changed.wait(), l.link.changed.wait()
 		err := l.usable()
-		if err == nil || errors.Is(err, ErrStreamSettings) || errors.Is(err, ErrNotPermitted) || errors.Is(err, ErrClosed) {
+		if err == nil || errors.Is(err, ErrStreamSettings) || errors.Is(err, ErrNotPermitted) || errors.Is(err, ErrStorage) || errors.Is(err, ErrClosed) {
 			return err
 		}
 		select {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/bits"
 	"time"
 	"unicode/utf8"
 
@@ -36,6 +35,9 @@ const (
 	KindRestore   Kind = "restore"
 	KindHeartbeat Kind = "heartbeat"
 	KindGenesis   Kind = "genesis"
+	// KindAssertion records that a client's assertion was used. Its messages
+	// have a subject each, one token below the kind's own.
+	KindAssertion Kind = "assertion"
 )
 
 // SubjectPrefix is what the subjects of all entries begin with.
@@ -63,7 +65,7 @@ func (e *VersionError) Error() string {
 
 // wireEntry is the JSON of an entry or a restore.
 type wireEntry struct {
-	Version             int               `json:"v"`
+	Version             int               `json:"v,omitempty"` // not of one among several
 	ID                  string            `json:"id,omitempty"`
 	Issuer              string            `json:"issuer"`
 	Criteria            map[string]string `json:"criteria"`
@@ -73,6 +75,16 @@ type wireEntry struct {
 	Reason              string            `json:"reason,omitempty"`
 	Actor               string            `json:"actor,omitempty"`
 	DecidedAt           int64             `json:"decided_at,omitempty"`
+}
+
+// wireAcknowledgment is the JSON of a restore that names an entry.
+type wireAcknowledgment struct {
+	Version   int    `json:"v"`
+	ID        string `json:"id,omitempty"`
+	Entry     uint64 `json:"entry"`
+	Reason    string `json:"reason,omitempty"`
+	Actor     string `json:"actor,omitempty"`
+	DecidedAt int64  `json:"decided_at,omitempty"`
 }
 
 type wireHeartbeat struct {
@@ -94,6 +106,11 @@ func encodeRevocation(r *revocation.Revocation) ([]byte, error) {
 	if err := r.Validate(); err != nil {
 		return nil, err
 	}
+	return encodeEntry(wireRevocation(r))
+}
+
+// wireRevocation returns a valid r in its form on the wire.
+func wireRevocation(r *revocation.Revocation) wireEntry {
 	w := wireEntry{
 		Version: PayloadVersion, ID: r.ID, Issuer: r.Criteria.Issuer, Criteria: r.Criteria.Claims,
 		Expires: r.Expires, Reason: r.Reason, Actor: r.Actor, DecidedAt: r.DecidedAt,
@@ -104,10 +121,8 @@ func encodeRevocation(r *revocation.Revocation) ([]byte, error) {
 		w.IssuedBefore = r.Cutoff
 	case revocation.AuthenticatedBefore:
 		w.AuthenticatedBefore = r.Cutoff
-	default:
-		return nil, fmt.Errorf("%w: mode %s has no entry", revocation.ErrInvalidRevocation, r.Mode)
 	}
-	return encodeEntry(w)
+	return w
 }
 
 // encodeRestoration returns r as a restore.
@@ -122,13 +137,20 @@ func encodeRestoration(r *revocation.Restoration) ([]byte, error) {
 }
 
 func encodeEntry(w wireEntry) ([]byte, error) {
+	if err := w.prepare(); err != nil {
+		return nil, err
+	}
+	return encode(w)
+}
+
+func (w *wireEntry) prepare() error {
 	if w.Criteria == nil {
 		w.Criteria = map[string]string{} // "null" is not a criteria
 	}
-	if w.Expires > maxDate {
-		return nil, fmt.Errorf("%w: the end is beyond the year 9999", revocation.ErrInvalidRevocation)
+	if w.Expires > maxDate || w.IssuedBefore > maxDate || w.AuthenticatedBefore > maxDate {
+		return fmt.Errorf("%w: a time beyond the year 9999", revocation.ErrInvalidRevocation)
 	}
-	return encode(w)
+	return nil
 }
 
 func encode(v any) ([]byte, error) {
@@ -145,242 +167,21 @@ func encode(v any) ([]byte, error) {
 	return data, nil
 }
 
-// members is a set of the members that an entry has.
-type members uint16
-
-const (
-	hasIssuer members = 1 << iota
-	hasCriteria
-	hasExpires
-	hasLedger
-	hasIssuedBefore
-	hasAuthenticatedBefore
-)
-
-// memberNames are in the order of the bits.
-var memberNames = [...]string{"issuer", "criteria", "expires", "ledger", "issued_before", "authenticated_before"}
-
-// first returns the name of the first member in the set.
-func (m members) first() string { return memberNames[bits.TrailingZeros16(uint16(m))] }
-
-// record is what the members of an entry of any kind say.
-type record struct {
-	has                               members
-	id, issuer, reason, actor, ledger string
-	criteria                          map[string]string
-	issuedBefore, authenticatedBefore int64
-	expires, decidedAt                int64
-}
-
-// decodeRevocation reads an entry. Its error is a [VersionError] or wraps
-// [ErrPayload]; neither quotes the entry.
-func decodeRevocation(data []byte) (*revocation.Revocation, error) {
-	rec, err := decode(data)
-	if err != nil {
-		return nil, err
+// entryID returns the id of an entry that has none of its own, the nth of a
+// message.
+func entryID(messageID string, sequence uint64, nth, of int) string {
+	room := 64
+	if of > 1 {
+		room -= 8 // for the number
 	}
-	if err := rec.require(hasIssuer | hasCriteria | hasExpires); err != nil {
-		return nil, err
+	id := fmt.Sprintf("sequence-%d", sequence)
+	if messageID != "" && len(messageID) <= room && utf8.ValidString(messageID) {
+		id = messageID
 	}
-	r := &revocation.Revocation{
-		ID: rec.id, Criteria: revocation.Criteria{Issuer: rec.issuer, Claims: rec.criteria},
-		Expires: rec.expires, Reason: rec.reason, Actor: rec.actor, DecidedAt: rec.decidedAt,
+	if of > 1 {
+		id = fmt.Sprintf("%s.%d", id, nth)
 	}
-	switch {
-	case rec.has&hasIssuedBefore != 0 && rec.has&hasAuthenticatedBefore != 0:
-		return nil, fmt.Errorf("%w: both issued_before and authenticated_before", ErrPayload)
-	case rec.has&hasIssuedBefore != 0:
-		r.Mode, r.Cutoff = revocation.IssuedBefore, rec.issuedBefore
-	case rec.has&hasAuthenticatedBefore != 0:
-		r.Mode, r.Cutoff = revocation.AuthenticatedBefore, rec.authenticatedBefore
-	}
-	if r.Cutoff > maxDate {
-		return nil, fmt.Errorf("%w: the cutoff is beyond the year 9999 (milliseconds instead of seconds?)", ErrPayload)
-	}
-	return r, validated(r, &r.ID)
-}
-
-// decodeRestoration reads a restore, with the errors of decodeRevocation.
-func decodeRestoration(data []byte) (*revocation.Restoration, error) {
-	rec, err := decode(data)
-	if err != nil {
-		return nil, err
-	}
-	if err := rec.require(hasIssuer | hasCriteria | hasExpires); err != nil {
-		return nil, err
-	}
-	if rec.has&(hasIssuedBefore|hasAuthenticatedBefore) != 0 {
-		return nil, fmt.Errorf("%w: a restore with a cutoff", ErrPayload)
-	}
-	r := &revocation.Restoration{
-		ID: rec.id, Criteria: revocation.Criteria{Issuer: rec.issuer, Claims: rec.criteria},
-		Expires: rec.expires, Reason: rec.reason, Actor: rec.actor, DecidedAt: rec.decidedAt,
-	}
-	return r, validated(r, &r.ID)
-}
-
-// validated runs the core's validation, with a stand-in for an absent id: the
-// follower fills it in.
-func validated(r interface{ Validate() error }, id *string) error {
-	if *id == "" {
-		*id = "absent"
-		defer func() { *id = "" }()
-	}
-	if err := r.Validate(); err != nil {
-		return fmt.Errorf("%w: %w", ErrPayload, err)
-	}
-	return nil
-}
-
-// decodeHeartbeat reads a heartbeat's id. A heartbeat of a newer version is one
-// too: that it came through the ledger is all it has to say.
-func decodeHeartbeat(data []byte) (id string, err error) {
-	rec, err := decode(data)
-	if newer := (*VersionError)(nil); errors.As(err, &newer) {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	if other := rec.has & (hasIssuer | hasCriteria | hasExpires | hasLedger); other != 0 {
-		return "", fmt.Errorf("%w: a heartbeat with the member %s", ErrPayload, other.first())
-	}
-	return rec.id, nil
-}
-
-// decodeGenesis reads the ledger's id. A newer version has one too.
-func decodeGenesis(data []byte) (ledger string, err error) {
-	rec, err := decode(data)
-	if err != nil {
-		return "", err
-	}
-	if !isName(rec.ledger) || len(rec.ledger) > maxLedgerID {
-		return "", fmt.Errorf("%w: the ledger's id is not 1 to %d letters, digits, - and _", ErrPayload, maxLedgerID)
-	}
-	return rec.ledger, nil
-}
-
-func (r *record) require(wanted members) error {
-	if missing := wanted &^ r.has; missing != 0 {
-		return fmt.Errorf("%w: %s is missing", ErrPayload, missing.first())
-	}
-	return nil
-}
-
-// decode reads the members that any kind has. The version is judged first, since
-// it says what the others mean.
-func decode(data []byte) (*record, error) {
-	if len(data) > MaxPayload {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrPayload, len(data), MaxPayload)
-	}
-	type member struct {
-		name string
-		raw  []byte
-	}
-	var room [16]member
-	found := room[:0]
-	var version, expires int64
-	err := scanObject(data, func(name string, raw []byte) error {
-		switch name {
-		case "v":
-			v, err := integer(raw)
-			if err != nil || v < 1 {
-				return errors.New("v is not a positive integer")
-			}
-			version = v
-		case "expires":
-			if v, err := integer(raw); err == nil && v <= maxDate {
-				expires = max(v, 0)
-			}
-		}
-		found = append(found, member{name, raw})
-		return nil
-	})
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("%w: %w", ErrPayload, err)
-	case version == 0:
-		return nil, fmt.Errorf("%w: v is missing", ErrPayload)
-	case version > PayloadVersion:
-		return nil, &VersionError{Version: version, Expires: expires}
-	}
-	r := &record{}
-	for _, m := range found {
-		if err := r.set(m.name, m.raw); err != nil {
-			// Only names of the list below get here, never an outsider's text.
-			return nil, fmt.Errorf("%w: %s: %w", ErrPayload, m.name, err)
-		}
-	}
-	return r, nil
-}
-
-func (r *record) set(name string, raw []byte) (err error) {
-	switch name {
-	case "id", "reason", "actor", "decided_at":
-		if string(raw) == "null" {
-			return nil // what some serializers write for "absent"
-		}
-	}
-	switch name {
-	case "id":
-		r.id, err = text(raw, 64)
-	case "reason":
-		r.reason, err = text(raw, revocation.MaxReason)
-	case "actor":
-		r.actor, err = text(raw, revocation.MaxActor)
-	case "issuer":
-		r.has |= hasIssuer
-		r.issuer, err = text(raw, revocation.MaxIssuer)
-	case "ledger":
-		r.has |= hasLedger
-		r.ledger, err = text(raw, maxLedgerID)
-	case "criteria":
-		r.has |= hasCriteria
-		r.criteria, err = claims(raw)
-	case "issued_before":
-		r.has |= hasIssuedBefore
-		r.issuedBefore, err = integer(raw)
-	case "authenticated_before":
-		r.has |= hasAuthenticatedBefore
-		r.authenticatedBefore, err = integer(raw)
-	case "expires":
-		r.has |= hasExpires
-		if r.expires, err = integer(raw); err == nil && r.expires > maxDate {
-			err = errors.New("beyond the year 9999 (milliseconds instead of seconds?)")
-		}
-	case "decided_at":
-		r.decidedAt, err = integer(raw)
-	}
-	return err
-}
-
-func text(raw []byte, limit int) (string, error) {
-	s, err := unquote(raw)
-	if err == nil && len(s) > limit {
-		err = fmt.Errorf("longer than %d bytes", limit)
-	}
-	return s, err
-}
-
-func claims(raw []byte) (map[string]string, error) {
-	c := make(map[string]string, 2)
-	err := scanMembers(raw, func(name string, raw []byte) error {
-		if len(c) == revocation.MaxCriteriaClaims {
-			return fmt.Errorf("more than %d claims", revocation.MaxCriteriaClaims)
-		}
-		value, err := unquote(raw)
-		c[name] = value
-		return err
-	})
-	return c, err
-}
-
-// entryID returns the id of an entry that has none of its own.
-func entryID(messageID string, sequence uint64) string {
-	if messageID != "" && len(messageID) <= 64 && utf8.ValidString(messageID) {
-		return messageID
-	}
-	return fmt.Sprintf("sequence-%d", sequence)
+	return id
 }
 
 // messageTTL returns how long the server has to keep an entry that ends at

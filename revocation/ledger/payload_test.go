@@ -240,6 +240,26 @@ func TestTheMessageOutlivesTheRevocation(t *testing.T) {
 	}
 }
 
+// decodeRevocation reads an entry that holds one revocation.
+func decodeRevocation(data []byte) (*revocation.Revocation, error) {
+	items, err := decodeEntry(data)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(items) != 1 || items[0].revocation == nil:
+		return nil, errors.New("not one revocation by its criteria")
+	}
+	return items[0].revocation, nil
+}
+
+func decodeRestoration(data []byte) (*revocation.Restoration, error) {
+	r, ack, err := decodeRestore(data)
+	if err == nil && ack != nil {
+		return nil, errors.New("an acknowledgment")
+	}
+	return r, err
+}
+
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(minimal))
 	f.Add([]byte(`{"v":2,"expires":1}`))
@@ -247,7 +267,15 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"v":1,"edge":"x","id":"y"}`))
 	f.Add([]byte(`{"v":1,"a":"\ud83d\ude00\u0041\"\\","b":[{"c":"]"}],"d":-1.5e9}`))
 	f.Add([]byte("{\"a\":\"\\ud800\"}"))
+	f.Add([]byte(packed))
+	f.Add([]byte(`{"v":1,"entry":17,"reason":"x"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
+		checkEntry(t, data)
+		if r, ack, err := decodeRestore(data); err == nil && (r == nil) == (ack == nil) {
+			t.Fatal("a restore is an undo or an acknowledgment")
+		} else if ack != nil && ack.sequence == 0 {
+			t.Fatal("an acknowledgment of nothing")
+		}
 		if r, err := decodeRevocation(data); err == nil {
 			if r.ID == "" {
 				r.ID = "x"

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,7 +38,7 @@ func (l *Ledger) PublishRevocation(ctx context.Context, r *revocation.Revocation
 	if err != nil {
 		return 0, err
 	}
-	return l.publish(ctx, KindEntry, r.ID, data, messageTTL(r.Expires, l.now(), l.o.MaxClockSkew))
+	return l.publish(ctx, message{kind: KindEntry, id: r.ID, data: data, ttl: messageTTL(r.Expires, l.now(), l.o.MaxClockSkew)})
 }
 
 // PublishRestoration is [Ledger.PublishRevocation] for an undo.
@@ -46,7 +47,7 @@ func (l *Ledger) PublishRestoration(ctx context.Context, r *revocation.Restorati
 	if err != nil {
 		return 0, err
 	}
-	return l.publish(ctx, KindRestore, r.ID, data, messageTTL(r.Expires, l.now(), l.o.MaxClockSkew))
+	return l.publish(ctx, message{kind: KindRestore, id: r.ID, data: data, ttl: messageTTL(r.Expires, l.now(), l.o.MaxClockSkew)})
 }
 
 // PublishHeartbeat stores a heartbeat entry, for fleets whose edges may not
@@ -56,10 +57,26 @@ func (l *Ledger) PublishHeartbeat(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return l.publish(ctx, KindHeartbeat, id, data, heartbeatTTL)
+	return l.publish(ctx, message{kind: KindHeartbeat, id: id, data: data, ttl: heartbeatTTL})
 }
 
-func (l *Ledger) publish(ctx context.Context, kind Kind, id string, data []byte, ttl time.Duration) (sequence uint64, err error) {
+// message is what is published, and how often it is tried.
+type message struct {
+	kind Kind
+	// subject is the kind's own unless set.
+	subject string
+	id      string
+	data    []byte
+	ttl     time.Duration // zero: kept for ever
+	// after, if not empty, asks the server to store the message only if the
+	// newest one on this subject is at the sequence last, zero for none.
+	after string
+	last  uint64
+}
+
+func (m *message) on() string { return cmp.Or(m.subject, m.kind.Subject()) }
+
+func (l *Ledger) publish(ctx context.Context, m message) (sequence uint64, err error) {
 	begin := l.now()
 	select {
 	case l.slots <- struct{}{}:
@@ -71,30 +88,40 @@ func (l *Ledger) publish(ctx context.Context, kind Kind, id string, data []byte,
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.o.PublishDeadline)
 	defer cancel()
-	sequence, err = l.retry(ctx, kind, id, data, ttl)
+	sequence, err = l.retry(ctx, &m)
 	switch {
 	case err == nil:
 		l.publishes.published.Add(1)
+		l.storedOne(sequence, m.id)
+	case errors.Is(err, errOvertaken): // an answer, not a failure
 	case errors.Is(err, revocation.ErrFull):
 		l.publishes.full.Add(1)
 		l.suspect() // for NearlyFull
 	default:
 		l.publishes.failed.Add(1)
+		l.suspect()
+		if hint := l.notStoring(); hint != nil {
+			err = fmt.Errorf("%w: %w", err, hint)
+		}
 	}
 	if l.o.Published != nil {
-		l.o.Published(kind, l.now().Sub(begin), err)
+		reported := err
+		if errors.Is(err, errOvertaken) {
+			reported = nil
+		}
+		l.o.Published(m.kind, l.now().Sub(begin), reported)
 	}
 	return sequence, err
 }
 
-func (l *Ledger) retry(ctx context.Context, kind Kind, id string, data []byte, ttl time.Duration) (uint64, error) {
+func (l *Ledger) retry(ctx context.Context, m *message) (uint64, error) {
 	wait := firstPublishRetry
 	for {
 		err := l.awaitUsable(ctx)
 		if err != nil {
 			return 0, fmt.Errorf("%w: %w", revocation.ErrUnavailable, err)
 		}
-		sequence, again, err := l.attempt(ctx, kind, id, data, ttl)
+		sequence, again, err := l.attempt(ctx, m)
 		if err == nil {
 			return sequence, nil
 		}
@@ -113,7 +140,7 @@ func (l *Ledger) retry(ctx context.Context, kind Kind, id string, data []byte, t
 }
 
 // attempt publishes once, and tells whether another attempt can help.
-func (l *Ledger) attempt(ctx context.Context, kind Kind, id string, data []byte, ttl time.Duration) (sequence uint64, again bool, err error) {
+func (l *Ledger) attempt(ctx context.Context, m *message) (sequence uint64, again bool, err error) {
 	_, js, up, err := l.link.current()
 	if err != nil {
 		return 0, true, fmt.Errorf("%w: %w", revocation.ErrUnavailable, err)
@@ -122,14 +149,28 @@ func (l *Ledger) attempt(ctx context.Context, kind Kind, id string, data []byte,
 	defer cancel()
 	// With the connection goes the acknowledgment.
 	defer context.AfterFunc(up, cancel)()
-	ctx, done := l.link.refused.watch(ctx, kind.Subject())
+	ctx, done := l.link.refused.watch(ctx, m.on())
 	defer done()
-	ack, err := js.PublishMsg(ctx, &nats.Msg{Subject: kind.Subject(), Data: data},
-		jetstream.WithMsgID(id),
-		jetstream.WithMsgTTL(ttl),
+	opts := []jetstream.PublishOpt{
+		jetstream.WithMsgID(m.id),
 		jetstream.WithExpectStream(l.o.Stream),
-		jetstream.WithRetryAttempts(0))
+		jetstream.WithRetryAttempts(0),
+	}
+	if m.ttl > 0 {
+		opts = append(opts, jetstream.WithMsgTTL(m.ttl))
+	}
+	switch m.after {
+	case "":
+	case m.on():
+		opts = append(opts, jetstream.WithExpectLastSequencePerSubject(m.last))
+	default:
+		opts = append(opts, jetstream.WithExpectLastSequenceForSubject(m.last, m.after))
+	}
+	ack, err := js.PublishMsg(ctx, &nats.Msg{Subject: m.on(), Data: m.data}, opts...)
 	if err != nil {
+		if errors.Is(err, context.DeadlineExceeded) && up.Err() == nil {
+			l.timedOut()
+		}
 		return l.publishError(ctx, err)
 	}
 	if ack.Stream != l.o.Stream || ack.Sequence == 0 {
@@ -149,6 +190,8 @@ func (l *Ledger) publishError(ctx context.Context, err error) (uint64, bool, err
 	switch {
 	case errors.As(err, &api):
 		switch api.ErrorCode {
+		case jetstream.JSErrCodeStreamWrongLastSequence, jetstream.JSErrCodeStreamWrongLastSequenceConstant:
+			return 0, false, errOvertaken
 		case codeInsufficientResources, codeMemoryExceeded, codeStorageExceeded:
 			return 0, false, fmt.Errorf("%w: %s", revocation.ErrFull, api.Description)
 		case codeStoreFailed:

@@ -62,6 +62,9 @@ func (r *refusals) add(subject string) bool {
 	if inbox {
 		subject, _, _ = strings.Cut(subject, ".")
 	}
+	if strings.HasPrefix(subject, KindAssertion.Subject()+".") {
+		subject = KindAssertion.Subject() + ".*" // one refusal, whatever assertion
+	}
 	if r.logged[subject] || len(r.logged) > 64 {
 		return false
 	}

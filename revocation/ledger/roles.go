@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nkeys"
@@ -65,6 +66,7 @@ func (u User) permissions(stream string) *server.Permissions {
 		"$JS.API.DIRECT.GET." + stream,
 	}
 	write := []string{KindEntry.Subject(), KindRestore.Subject(), KindHeartbeat.Subject()}
+	serve := []string{KindAssertion.Subject() + ".*"} // single use of clients' assertions
 	operate := []string{
 		KindGenesis.Subject(),
 		"$JS.API.INFO",
@@ -84,9 +86,9 @@ func (u User) permissions(stream string) *server.Permissions {
 	case RoleProducer:
 		allow = write
 	case RolePublisher:
-		allow = append(follow, write...)
+		allow = slices.Concat(follow, write, serve)
 	case RoleOperator:
-		allow = append(append(follow, write...), operate...)
+		allow = slices.Concat(follow, write, serve, operate)
 	}
 	inboxes := []string{"_INBOX_" + u.Name + ".>"}
 	if u.NKey != "" {

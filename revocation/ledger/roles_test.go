@@ -44,6 +44,10 @@ func TestNoRoleCanDoMoreThanItShould(t *testing.T) {
 			_, err := js.Publish(ctx, ledger.KindHeartbeat.Subject(), []byte(`{"v":1}`))
 			return err
 		}},
+		"record a used assertion": {[]ledger.Role{ledger.RolePublisher, ledger.RoleOperator}, func(ctx context.Context, _ *nats.Conn, js jetstream.JetStream) error {
+			_, err := js.Publish(ctx, ledger.KindAssertion.Subject()+"."+strings.ReplaceAll(nats.NewInbox(), ".", "-"), []byte(`{"v":1}`))
+			return err
+		}},
 		"publish a genesis": {[]ledger.Role{ledger.RoleOperator}, func(ctx context.Context, _ *nats.Conn, js jetstream.JetStream) error {
 			_, err := js.Publish(ctx, ledger.KindGenesis.Subject(), []byte(`{"v":1,"ledger":"usurper"}`))
 			return err

@@ -25,6 +25,7 @@ var (
 	errQuiet    = errors.New("no heartbeat came through the ledger (may any edge publish them?)")
 	errGap      = errors.New("an entry is missing in what was delivered")
 	errReplayed = errors.New("the ledger's history changed")
+	errMoved    = errors.New("the ledger's genesis entry is not the one that it was")
 )
 
 // session is one uninterrupted reading of the stream: one consumer of one
@@ -51,6 +52,7 @@ func (s *session) run(ctx context.Context) error {
 		return err
 	}
 	s.began = s.l.now()
+	acked := s.l.newestAcked() // before the look: more may come during it
 	if s.history, err = s.l.look(ctx, s.nc, s.js); err != nil {
 		return err
 	}
@@ -60,23 +62,28 @@ func (s *session) run(ctx context.Context) error {
 	// is applied, only heartbeats prove nothing.
 	err = s.l.judge(s.history)
 	s.l.conclude(ctx, err)
-	if err != nil && !errors.Is(err, ErrStreamSettings) {
-		return err
+	if errors.Is(err, ErrNoGenesis) && s.f.position.Sequence > 0 && !s.f.headless {
+		s.f.headless = true
+		s.f.alarm("the ledger has lost its beginning, and perhaps more: it has no genesis entry any more")
 	}
-	reason, err := s.l.divergence(ctx, s.nc, s.history, s.f.position, s.f.latest)
+	if err != nil && (!errors.Is(err, ErrStreamSettings) || !s.history.config.AllowDirect) {
+		return err // without direct get, nothing can tell which history it is
+	}
+	s.f.headless = false
+	reason, err := s.l.divergence(ctx, s.nc, s.history, s.f.position, s.f.latest, acked)
 	if err != nil {
 		return err
 	}
 	if reason != "" {
 		// What is held stays in force: replaying joins to it.
-		s.f.position, s.f.latest, s.f.held = revocation.Position{}, time.Time{}, nil
+		s.f.position, s.f.latest, s.f.holds = revocation.Position{}, time.Time{}, nil
+		s.l.forgetAcked()
+		s.f.sink.NewHistory(s.beginning(), s.history.state.LastSeq)
 		s.f.alarm(reason)
 		return errReplayed
 	}
 	if s.f.position.Sequence == 0 {
-		// Tells the sink where it is before the first entry: sequences of another
-		// history say nothing about those of this one.
-		s.f.sink.SetPosition(revocation.Position{Ledger: s.history.ledger, Created: s.history.created})
+		s.introduce()
 	}
 	msgs, err := consumer.Messages(
 		jetstream.PullMaxMessages(pullMessages),
@@ -101,6 +108,22 @@ func (s *session) run(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// introduce tells the sink, before the first entry, which history it is:
+// sequences of another one say nothing about those of this one.
+func (s *session) introduce() {
+	was, begin := s.f.sink.Position(), s.beginning()
+	switch {
+	case was == revocation.Position{}:
+		s.f.sink.SetPosition(begin)
+	case was.Sequence != 0 || was.Ledger != begin.Ledger || !was.Created.Equal(begin.Created):
+		s.f.sink.NewHistory(begin, s.history.state.LastSeq)
+	}
+}
+
+func (s *session) beginning() revocation.Position {
+	return revocation.Position{Ledger: s.history.ledger, Created: s.history.created}
 }
 
 func (s *session) consumer(ctx context.Context) (jetstream.Consumer, error) {

@@ -45,6 +45,9 @@ func (l *Ledger) Status() Status {
 		Stream:   l.o.Stream,
 		Problem:  l.usable(),
 	}
+	if s.Problem == nil {
+		s.Problem = l.notStoring()
+	}
 	s.Usable = s.Problem == nil
 	if l.embedded != nil {
 		s.Standalone = l.embedded.listen == ""

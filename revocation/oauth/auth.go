@@ -2,7 +2,9 @@ package oauth
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -15,11 +17,17 @@ type attempt struct {
 	// credentials are the readings of what was sent: two if HTTP Basic can be
 	// read in two ways, otherwise one.
 	credentials []credential
+	// assertion is the text of a client assertion, if there is one.
+	assertion string
+	// bare is true if the form has a client_id and nothing else: whether that is
+	// enough, or a TLS certificate has to come with it, depends on the client.
+	bare bool
 }
 
 const (
 	descNoClient  = "the client is not authenticated"
 	descBadClient = "the client could not be authenticated"
+	descNoKeys    = "the keys of the client are unavailable now"
 )
 
 // readAttempt finds the one authentication method that the request uses (RFC
@@ -50,13 +58,13 @@ func readAttempt(h http.Header, f form, strict bool) (attempt, *answer) {
 	case (assertion == "") != (assertionType == ""):
 		return attempt{}, refuse(http.StatusBadRequest, "client_assertion and client_assertion_type belong together")
 	case assertion != "":
-		return attempt{}, invalidClient("client assertions are not supported")
+		return readAssertionParams(assertion, assertionType, id)
 	case id == "":
 		return attempt{}, invalidClient(descNoClient)
 	case secret != "":
-		return attempt{AuthSecretPost, []credential{{id, secret}}}, nil
+		return attempt{method: AuthSecretPost, credentials: []credential{{id, secret}}}, nil
 	default:
-		return attempt{AuthNone, []credential{{id: id}}}, nil
+		return attempt{method: AuthNone, credentials: []credential{{id: id}}, bare: true}, nil
 	}
 }
 
@@ -83,19 +91,44 @@ func readBasic(header, bodyID string, strict bool) (attempt, *answer) {
 	if credentials[0].secret == "" {
 		// Mobile libraries send Basic with an empty password for public clients.
 		// It says no more than client_id alone, and counts as that.
-		return attempt{AuthNone, credentials}, nil
+		return attempt{method: AuthNone, credentials: credentials}, nil
 	}
-	return attempt{AuthSecretBasic, credentials}, nil
+	return attempt{method: AuthSecretBasic, credentials: credentials}, nil
 }
 
 // authenticator decides whether an attempt succeeds.
 type authenticator struct {
+	*Guard
+
 	clients    ClientStore
 	decoy      func(id string) *Client
-	throttle   *throttle // nil: off
-	hashes     *limiter
-	verified   *verified
+	assertions assertionRules
+	now        func() time.Time
 	retryAfter time.Duration
+	log        *slog.Logger
+}
+
+// newAuthenticator takes options with their defaults filled in.
+func newAuthenticator(o EndpointOptions) *authenticator {
+	guard := o.Guard
+	if guard == nil {
+		guard = NewGuard(GuardOptions{
+			FailuresPerMinute: o.FailuresPerMinute,
+			HashConcurrency:   o.HashConcurrency,
+			HashWait:          o.HashWait,
+			VerifiedFor:       o.VerifiedFor,
+			Now:               o.Now,
+		})
+	}
+	return &authenticator{
+		Guard:      guard,
+		clients:    o.Clients,
+		decoy:      DecoyOf(o.Clients),
+		assertions: newAssertionRules(o),
+		now:        o.Now,
+		retryAfter: o.RetryAfter,
+		log:        o.Logger,
+	}
 }
 
 // check is one reading of the credentials with what it is compared with.
@@ -105,47 +138,116 @@ type check struct {
 	target *Client // the client, or a decoy; nil: nothing to compare with
 }
 
+// Why an attempt failed, for the log. The client is told nothing of it.
+var (
+	errNotRegistered = errors.New("the client is unknown, or not registered for this method")
+	errWrongSecret   = errors.New("the client is unknown, not registered for this method, or the secret is wrong")
+)
+
 // authenticate returns the client of a, or the answer that refuses it. An unknown
-// client, a wrong secret and a method that the client may not use get the same
-// answer after the same work.
-func (u *authenticator) authenticate(ctx context.Context, a attempt, from netip.Addr) (*Client, *answer) {
-	keys := u.throttleKeys(a, from)
+// client, a wrong secret or assertion, and a method that the client may not use
+// get the same answer after the same work. On success, a has the method that the
+// client is registered for. state is that of the TLS connection, nil without TLS.
+func (u *authenticator) authenticate(ctx context.Context, a *attempt, state *tls.ConnectionState, from netip.Addr) (*Client, *answer) {
+	var j *assertion
+	var failure error
+	if a.assertion != "" {
+		j, failure = u.readAssertion(a)
+	}
+	keys := u.throttleKeys(*a, from)
 	if wait := u.blocked(keys); wait > 0 {
 		return nil, throttled(wait)
 	}
+	var client *Client
+	if failure == nil {
+		client, failure = u.decide(ctx, a, j, state, keys)
+	}
+	if failure == nil {
+		return client, nil
+	}
+	if refusal, ok := errors.AsType[*answer](failure); ok {
+		return nil, refusal
+	}
+	for _, k := range keys {
+		u.throttle.failed(k)
+	}
+	// The id in the request is anybody's text and is left out.
+	u.log.LogAttrs(ctx, slog.LevelDebug, "client not authenticated",
+		slog.String("method", string(a.method)), slog.Any("cause", failure))
+	return nil, invalidClient(descBadClient)
+}
+
+// decide returns the client, an *answer, or why the attempt failed.
+func (u *authenticator) decide(ctx context.Context, a *attempt, j *assertion, state *tls.ConnectionState, keys []throttleKey) (*Client, error) {
 	checks := make([]check, 0, 2)
 	for _, c := range a.credentials {
-		client, err := u.clients.Client(ctx, c.id)
-		if err != nil && !errors.Is(err, ErrUnknownClient) {
-			return nil, unavailable("the clients cannot be looked up now", u.retryAfter)
-		}
+		client, err := u.lookUp(ctx, c.id)
 		if err != nil {
-			client = nil
+			return nil, err
 		}
 		checks = append(checks, check{credential: c, client: client})
 	}
-	client, refusal := u.decide(ctx, a.method, checks, keys)
-	if client == nil && refusal == nil {
-		for _, k := range keys {
-			u.throttle.failed(k)
-		}
-		return nil, invalidClient(descBadClient)
+	switch {
+	case j != nil:
+		return u.byAssertion(ctx, a.method, j, checks[0].client)
+	case a.method == AuthNone:
+		return u.byName(ctx, a, state, checks)
+	default:
+		return u.bySecret(ctx, a.method, checks, keys)
 	}
-	return client, refusal
 }
 
-// decide returns nil, nil if the attempt fails.
-func (u *authenticator) decide(ctx context.Context, method AuthMethod, checks []check, keys []throttleKey) (*Client, *answer) {
-	if method == AuthNone {
-		for _, c := range checks {
-			if c.client != nil && c.client.allows(AuthNone) {
-				return c.client, nil
-			}
-		}
+// lookUp returns nil for an unknown client. One that another store's author did
+// not check is checked here, and is unknown if it contradicts itself: half a
+// client must not become a public one.
+func (u *authenticator) lookUp(ctx context.Context, id string) (*Client, error) {
+	client, err := u.clients.Client(ctx, id)
+	switch {
+	case errors.Is(err, ErrUnknownClient):
+		return nil, nil
+	case err != nil || client == nil:
+		u.log.LogAttrs(ctx, slog.LevelWarn, "clients cannot be looked up", slog.Any("error", err))
+		return nil, unavailable("the clients cannot be looked up now", u.retryAfter)
+	case client.ID != id:
+		// A store that ignores case, say: what follows compares ids byte by byte.
+		return nil, nil
+	case client.checked:
+		return client, nil
+	}
+	client, err = NewClient(*client)
+	if err != nil {
+		u.log.LogAttrs(ctx, slog.LevelError, "client refused", slog.String("client_id", id), slog.Any("error", err))
 		return nil, nil
 	}
+	return client, nil
+}
+
+// byName authenticates by the client_id, alone or with a TLS certificate. A
+// certificate counts for clients only that are registered for one: others may
+// have it for another reason, and are no less public for it.
+func (u *authenticator) byName(ctx context.Context, a *attempt, state *tls.ConnectionState, checks []check) (*Client, error) {
+	failure := errNotRegistered
+	for _, c := range checks {
+		switch {
+		case c.client == nil:
+		case c.client.allows(AuthNone):
+			return c.client, nil
+		case a.bare && (c.client.allows(AuthTLS) || c.client.allows(AuthSelfSignedTLS)):
+			method, err := u.byCertificate(ctx, c.client, state)
+			if err == nil {
+				a.method = method
+				return c.client, nil
+			}
+			failure = err
+		}
+	}
+	return nil, failure
+}
+
+// bySecret authenticates by a secret in the header or in the form.
+func (u *authenticator) bySecret(ctx context.Context, method AuthMethod, checks []check, keys []throttleKey) (*Client, error) {
 	if len(checks[0].secret) > maxSecret {
-		return nil, nil // before any hash, whoever it is
+		return nil, errWrongSecret // before any hash, whoever it is
 	}
 	slow := false
 	for i := range checks {
@@ -175,6 +277,9 @@ func (u *authenticator) decide(ctx context.Context, method AuthMethod, checks []
 			found = checks[i].client
 		}
 	}
+	if found == nil {
+		return nil, errWrongSecret
+	}
 	return found, nil
 }
 
@@ -186,18 +291,6 @@ func (u *authenticator) target(c *check) *Client {
 		return c.client
 	}
 	return u.decoy(c.id)
-}
-
-// decoyOf returns where the decoys for unknown clients of a store come from. One
-// without decoys of its own gets bcrypt at its usual cost, of a secret that
-// nobody knows.
-func decoyOf(clients ClientStore) func(id string) *Client {
-	if s, ok := clients.(DecoyStore); ok {
-		return s.Decoy
-	}
-	const hash = "$2a$10$rBfBzofu1oW/p3ssfNEXXe.r05P6L0ykKSWt7SvjtcHq2Iir0Ahiq"
-	decoy := &Client{Secrets: []Secret{newSecret(bcryptSecret(hash), hash)}}
-	return func(string) *Client { return decoy }
 }
 
 // compare runs every comparison, whatever the first ones say, and also those

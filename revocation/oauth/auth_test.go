@@ -113,7 +113,7 @@ func TestBothReadingsOfBasicAreComparedEvenIfTheFirstMatches(t *testing.T) {
 }
 
 func TestUnknownClientsOfAnyStoreAreCompared(t *testing.T) {
-	decoy := decoyOf(emptyStore{})("x")
+	decoy := DecoyOf(emptyStore{})("x")
 	if decoy == nil || len(decoy.Secrets) != 1 || decoy.Secrets[0].String() != "bcrypt" {
 		t.Fatalf("decoy %+v", decoy)
 	}

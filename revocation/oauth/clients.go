@@ -2,11 +2,15 @@ package oauth
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"iter"
 	"slices"
-	"unicode/utf8"
+
+	"github.com/edge-revocation/caddy-token-revocation/revocation/issuer"
 )
 
 // AuthMethod is a way for a client to authenticate, named as in the registry of
@@ -20,6 +24,17 @@ const (
 	AuthSecretBasic AuthMethod = "client_secret_basic"
 	// AuthSecretPost is the secret in the form.
 	AuthSecretPost AuthMethod = "client_secret_post"
+	// AuthSecretJWT is an assertion with a MAC under the secret (OpenID Connect
+	// Core, section 9).
+	AuthSecretJWT AuthMethod = "client_secret_jwt"
+	// AuthPrivateKeyJWT is an assertion that the client signed (RFC 7523).
+	AuthPrivateKeyJWT AuthMethod = "private_key_jwt"
+	// AuthTLS is a certificate of a trusted authority in the TLS handshake (RFC
+	// 8705, section 2.1).
+	AuthTLS AuthMethod = "tls_client_auth"
+	// AuthSelfSignedTLS is a certificate that is itself registered (RFC 8705,
+	// section 2.2).
+	AuthSelfSignedTLS AuthMethod = "self_signed_tls_client_auth"
 	// AuthNone is for public clients, which have no secret: the client_id says
 	// who asks, and ownership of the token is all that protects it.
 	AuthNone AuthMethod = "none"
@@ -35,20 +50,65 @@ const (
 )
 
 // Client is one registered client. It belongs to exactly one issuer: a client of
-// the same name elsewhere is another client.
+// the same name elsewhere is another client. [NewClient] checks one.
 type Client struct {
 	// ID is the client_id, at most 240 bytes of UTF-8 without control
 	// characters, compared byte by byte.
 	ID string
 	// Issuer is the iss of the tokens that the client may revoke.
 	Issuer string
-	// Methods are the ways in which the client may authenticate. Empty means
-	// client_secret_basic and client_secret_post for a client with a secret. A
-	// public client has the method none and no other.
+	// Methods are the ways in which the client may authenticate: exactly one,
+	// except that client_secret_basic and client_secret_post go together, since
+	// both send the same secret. Empty means those two for a client with
+	// secrets, private_key_jwt or client_secret_jwt for one with keys,
+	// tls_client_auth for one with a certificate's name and
+	// self_signed_tls_client_auth for one with a certificate's digest. A public
+	// client has the method none.
 	Methods []AuthMethod
 	// Secrets are the secrets that are accepted: one, or during a rotation
 	// several, at most [MaxSecrets].
 	Secrets []Secret
+	// Keys are those that the client signs its assertions with: public keys for
+	// private_key_jwt, the shared secrets for client_secret_jwt. With
+	// self_signed_tls_client_auth they are the keys of its certificates. The
+	// owner of the client starts and stops them.
+	Keys *issuer.KeySource
+	// Certificate is the name that the certificate of a client with
+	// tls_client_auth has.
+	Certificate CertificateName
+	// Certificates are the SHA-256 digests of the certificates (DER) that a
+	// client with self_signed_tls_client_auth may present, besides those with
+	// one of its Keys.
+	Certificates [][sha256.Size]byte
+	// RevokeAny lets the client revoke tokens of other clients of its issuer,
+	// where the endpoint allows that too. A public client can't have it.
+	RevokeAny bool
+
+	// checked is set by NewClient, and with it matches.
+	checked bool
+	matches func(*x509.Certificate) bool
+}
+
+// NewClient fills in defaults and checks a client. It returns a copy. The error
+// names neither the client nor any secret.
+func NewClient(c Client) (*Client, error) {
+	c.Methods = slices.Clone(c.Methods)
+	c.Secrets = slices.Clone(c.Secrets)
+	c.Certificates = slices.Clone(c.Certificates)
+	if len(c.Methods) == 0 {
+		c.Methods = c.defaultMethods()
+	}
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	if c.allows(AuthTLS) {
+		var err error
+		if c.matches, err = c.Certificate.matcher(); err != nil {
+			return nil, err
+		}
+	}
+	c.checked = true
+	return &c, nil
 }
 
 // Public tells whether the client authenticates with its client_id alone.
@@ -76,107 +136,109 @@ type DecoyStore interface {
 	Decoy(id string) *Client
 }
 
+// IssuerStore is a [ClientStore] in which one id may be registered at several
+// issuers. Client then does not know it: Of tells which one is meant.
+type IssuerStore interface {
+	ClientStore
+	// Of returns a store of the clients of these issuers.
+	Of(issuers ...string) ClientStore
+}
+
 // StaticClients is a [ClientStore] of clients that are known when it is made.
 type StaticClients struct {
-	byID map[string]*Client
+	byID map[string][]*Client // of different issuers
 	// confidential are the clients that have secrets.
 	confidential []*Client
 	seed         maphash.Seed
+	count        int
 }
 
-var _ DecoyStore = (*StaticClients)(nil)
+var (
+	_ DecoyStore  = (*StaticClients)(nil)
+	_ IssuerStore = (*StaticClients)(nil)
+)
 
 // NewStaticClients checks the clients and returns a store of copies. The error
 // names the client at fault, never its secret.
 func NewStaticClients(clients ...Client) (*StaticClients, error) {
-	s := &StaticClients{byID: make(map[string]*Client, len(clients)), seed: maphash.MakeSeed()}
+	s := newStaticClients()
 	for i := range clients {
-		c := clients[i]
-		c.Methods = slices.Clone(c.Methods)
-		c.Secrets = slices.Clone(c.Secrets)
-		if len(c.Methods) == 0 && len(c.Secrets) > 0 {
-			c.Methods = []AuthMethod{AuthSecretBasic, AuthSecretPost}
-		}
-		if err := c.validate(); err != nil {
-			if c.ID == "" {
+		c, err := NewClient(clients[i])
+		if err != nil {
+			if clients[i].ID == "" {
 				return nil, fmt.Errorf("checking client %d: %w", i+1, err)
 			}
-			return nil, fmt.Errorf("checking client %q: %w", c.ID, err)
+			return nil, fmt.Errorf("checking client %q: %w", clients[i].ID, err)
 		}
-		if _, ok := s.byID[c.ID]; ok {
-			return nil, fmt.Errorf("checking client %q: the id is registered twice", c.ID)
-		}
-		s.byID[c.ID] = &c
-		if len(c.Secrets) > 0 {
-			s.confidential = append(s.confidential, &c)
+		if !s.add(c) {
+			return nil, fmt.Errorf("checking client %q: the id is registered twice at %s", c.ID, c.Issuer)
 		}
 	}
 	return s, nil
 }
 
-func (c *Client) validate() error {
-	switch {
-	case c.ID == "":
-		return errors.New("the id is missing")
-	case len(c.ID) > maxClientID || !utf8.ValidString(c.ID) || hasControl(c.ID):
-		return fmt.Errorf("the id is not UTF-8 of at most %d bytes without control characters", maxClientID)
-	case c.Issuer == "":
-		return errors.New("the issuer is missing")
-	case len(c.Methods) == 0:
-		return errors.New("it has no secret; a client without one has to be public")
-	case len(c.Secrets) > MaxSecrets:
-		return fmt.Errorf("it has more than %d secrets", MaxSecrets)
+func newStaticClients() *StaticClients {
+	return &StaticClients{byID: make(map[string][]*Client), seed: maphash.MakeSeed()}
+}
+
+// add returns false if the client is there already.
+func (s *StaticClients) add(c *Client) bool {
+	if s.find(c.Issuer, c.ID) != nil {
+		return false
 	}
-	secret := false
-	for i, m := range c.Methods {
-		switch m {
-		case AuthSecretBasic, AuthSecretPost:
-			secret = true
-		case AuthNone:
-		default:
-			return fmt.Errorf("unknown authentication method %q", string(m))
-		}
-		if slices.Contains(c.Methods[:i], m) {
-			return fmt.Errorf("the authentication method %q is listed twice", string(m))
-		}
+	s.byID[c.ID] = append(s.byID[c.ID], c)
+	if len(c.Secrets) > 0 {
+		s.confidential = append(s.confidential, c)
 	}
-	switch {
-	// A client with a secret must never get by without it (RFC 6749, section
-	// 3.2.1).
-	case secret && c.Public():
-		return errors.New("a public client has no other authentication method")
-	case c.Public() && len(c.Secrets) > 0:
-		return errors.New("a public client has no secret")
-	case secret && len(c.Secrets) == 0:
-		return errors.New("the secret is missing")
-	}
-	for _, s := range c.Secrets {
-		switch {
-		case s.verifier == nil:
-			return errors.New("the secret is empty")
-		case s.isDigestOf(c.ID):
-			return errors.New("the secret is the client's own id")
+	s.count++
+	return true
+}
+
+func (s *StaticClients) find(issuer, id string) *Client {
+	for _, c := range s.byID[id] {
+		if c.Issuer == issuer {
+			return c
 		}
 	}
 	return nil
 }
 
-func hasControl(s string) bool {
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] == 0x7f {
-			return true
+// Of returns a store of the clients of these issuers.
+func (s *StaticClients) Of(issuers ...string) ClientStore {
+	of := newStaticClients()
+	for c := range s.All() {
+		if slices.Contains(issuers, c.Issuer) {
+			of.add(c)
 		}
 	}
-	return false
+	return of
 }
 
-// Client returns the client with the given id, or [ErrUnknownClient].
+// All returns the clients in no particular order. They are not to be modified.
+func (s *StaticClients) All() iter.Seq[*Client] {
+	return func(yield func(*Client) bool) {
+		for _, clients := range s.byID {
+			for _, c := range clients {
+				if !yield(c) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Has tells whether there is a client of this id at this issuer.
+func (s *StaticClients) Has(issuer, id string) bool { return s.find(issuer, id) != nil }
+
+// Client returns the client with the given id, or [ErrUnknownClient]. An id that
+// is registered at several issuers is unknown here, since nothing in a request
+// tells which one is meant: use [StaticClients.Of].
 func (s *StaticClients) Client(_ context.Context, id string) (*Client, error) {
-	c, ok := s.byID[id]
-	if !ok {
+	clients := s.byID[id]
+	if len(clients) != 1 {
 		return nil, ErrUnknownClient
 	}
-	return c, nil
+	return clients[0], nil
 }
 
 // Decoy returns one of the clients with secrets, chosen by a keyed hash of id.
@@ -190,4 +252,4 @@ func (s *StaticClients) Decoy(id string) *Client {
 }
 
 // Len returns the number of clients.
-func (s *StaticClients) Len() int { return len(s.byID) }
+func (s *StaticClients) Len() int { return s.count }

@@ -43,6 +43,22 @@ type conformanceCase struct {
 	} `json:"want"`
 	// Differs says why we chose something else than the usual answer.
 	Differs string `json:"differs"`
+
+	// What follows needs a whole Caddy: the lines of the endpoint's block, of the
+	// global option token_revocation and of the option servers; the endpoint's
+	// path and that of the request; how often the request is sent, of which the
+	// last answer counts. The adapter's tests run all cases.
+	Config   string `json:"config"`
+	Options  string `json:"options"`
+	Servers  string `json:"servers"`
+	Endpoint string `json:"endpoint"`
+	Path     string `json:"path"`
+	Times    int    `json:"times"`
+}
+
+func (c *conformanceCase) needsCaddy() bool {
+	return c.Config+c.Options+c.Servers+c.Endpoint+c.Path != "" || c.Times > 1 ||
+		strings.Contains(c.Body+c.Authorization, "{ASSERTION") || strings.Contains(c.Authorization, "admin:")
 }
 
 var placeholders = strings.NewReplacer(
@@ -92,6 +108,9 @@ func TestEndpointAnswersTheConformanceCases(t *testing.T) {
 			t.Fatalf("the case %s is there twice", c.ID)
 		}
 		seen[c.ID] = true
+		if c.needsCaddy() {
+			continue
+		}
 		t.Run(c.ID, func(t *testing.T) { c.run(t) })
 	}
 }

@@ -3,14 +3,12 @@ package oauth
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"runtime"
-	"strings"
+	"slices"
 	"time"
-
-	"github.com/edge-revocation/caddy-token-revocation/revocation"
 )
 
 // Defaults of [EndpointOptions].
@@ -36,6 +34,37 @@ type EndpointOptions struct {
 	// Revoker records the revocation.
 	Revoker Revoker
 
+	// Issuers are the only issuers whose clients the endpoint knows; those of
+	// others are unknown to it. Empty means all that Clients has.
+	Issuers []string
+	// Cascade is what a revocation takes with it. Empty means [CascadeToken].
+	Cascade Cascade
+	// GrantClaim is the canonical name of the claim that identifies the grant a
+	// token was issued under, for [CascadeGrant]. Tokens has to put it into
+	// identities. Empty means that there is none.
+	GrantClaim string
+	// Foreign is what a public client is told about a token of another client.
+	// Empty means [ForeignRefuse]. Clients that authenticate are always told.
+	Foreign Foreign
+	// AllowRevokeAny lets clients that have RevokeAny set, and authenticate,
+	// revoke every token of their issuer.
+	AllowRevokeAny bool
+	// Policies are asked, in this order, before anything is recorded.
+	Policies []NamedPolicy
+
+	// Origins are the origins whose scripts may use the endpoint (RFC 7009,
+	// section 2.3), as [ValidateOrigin] has them. Empty means none: OPTIONS is
+	// then answered with 405.
+	Origins []string
+	// RefusePlainHTTP answers requests that are not Secure with 403, before
+	// anything of them is read. By default they are served, and marked in the
+	// outcome: a token that went over plain HTTP has to die all the more (RFC
+	// 7009, section 2).
+	RefusePlainHTTP bool
+	// Secure tells whether a request came over TLS. Nil means that its
+	// connection here has to be one.
+	Secure func(*http.Request) bool
+
 	// Realm is named in challenges. Empty means [DefaultRealm].
 	Realm string
 	// MaxBody bounds the body, in bytes; a longer one is answered with 413. Zero
@@ -48,6 +77,10 @@ type EndpointOptions struct {
 	// them: form-encoded before base64. By default they are also accepted as
 	// they stand, since many clients send them raw.
 	StrictBasic bool
+	// Guard holds the counters against guessing, which several endpoints share
+	// and which outlive them. Nil means one of this endpoint's own, made of the
+	// next four options, which are not used otherwise.
+	Guard *Guard
 	// HashConcurrency is how many bcrypt or argon2id hashes are computed at
 	// once. Zero means half of GOMAXPROCS, at least one.
 	HashConcurrency int
@@ -62,6 +95,16 @@ type EndpointOptions struct {
 	// one IPv4 address or IPv6 /64 before it is answered with 429. Zero means
 	// [DefaultFailuresPerMinute], negative no limit.
 	FailuresPerMinute int
+	// Assertions makes client assertions single-use. Nil means that clients
+	// can't authenticate with one.
+	Assertions AssertionStore
+	// AssertionAudiences are values of aud that client assertions may have
+	// instead of the client's issuer, for example the URL of this endpoint, as
+	// clients sent it before the update of RFC 7523. Default: none.
+	AssertionAudiences []string
+	// AssertionLifetime bounds how far the exp of an assertion may be ahead, and
+	// how long ago its iat. Zero means [DefaultAssertionLifetime].
+	AssertionLifetime time.Duration
 	// ClientIP returns where a request comes from. Nil means the peer of the
 	// connection, which behind a proxy is the proxy. Requests for which it
 	// returns an invalid address are not throttled.
@@ -73,7 +116,8 @@ type EndpointOptions struct {
 	RetryAfter time.Duration
 
 	// Observe, if not nil, is called once for each request, after the answer was
-	// written. It must return quickly.
+	// written: for metrics, and for the audit trail, since the endpoint itself
+	// logs no request. It must return quickly.
 	Observe func(Outcome)
 	// Now returns the time. Nil means time.Now.
 	Now func() time.Time
@@ -84,23 +128,26 @@ type EndpointOptions struct {
 // Endpoint is a token revocation endpoint (RFC 7009). It answers
 //
 //	200  the revocation is durable, or there is nothing to revoke: the token is
-//	     invalid, unknown or expired
+//	     invalid, unknown or expired, or a policy skipped it
+//	204  a preflight request, if there are origins
 //	400  invalid_request: malformed, repeated or missing parameters, another
 //	     media type than a form, several authentication methods;
 //	     invalid_grant: the token was not issued to this client;
 //	     unsupported_token_type: it cannot be revoked here, and lives on
 //	401  invalid_client, with a challenge
+//	403  access_denied: a policy refuses; invalid_request: it came over plain HTTP
 //	405  another method than POST, with Allow
 //	413  the body is too large
 //	415  the body has a content coding
 //	429  this client failed too often from this network, with Retry-After
-//	503  the token cannot be verified, or its revocation is not durable, and it
-//	     lives on, with Retry-After
+//	503  the token cannot be verified, a policy fails, or the revocation is not
+//	     durable, and the token lives on, with Retry-After
 //
 // No answer may be cached. An Endpoint is safe for concurrent use.
 type Endpoint struct {
 	options EndpointOptions
 	auth    *authenticator
+	cors    cors
 	log     *slog.Logger
 }
 
@@ -115,18 +162,31 @@ func NewEndpoint(o EndpointOptions) (*Endpoint, error) {
 		return nil, errors.New("making revocation endpoint: the revoker is missing")
 	case o.MaxBody < 0, o.MaxToken < 0, o.HashConcurrency < 0, o.HashWait < 0, o.Timeout < 0, o.RetryAfter < 0:
 		return nil, errors.New("making revocation endpoint: a bound is negative")
+	case o.AssertionLifetime < 0, o.AssertionLifetime > MaxAssertionLifetime:
+		return nil, fmt.Errorf("making revocation endpoint: the lifetime of assertions is not between 0 and %s", MaxAssertionLifetime)
 	}
+	if err := o.validateChoices(); err != nil {
+		return nil, fmt.Errorf("making revocation endpoint: %w", err)
+	}
+	if len(o.Issuers) > 0 {
+		if s, ok := o.Clients.(IssuerStore); ok {
+			o.Clients = s.Of(o.Issuers...)
+		}
+		o.Clients = clientsOf(o.Clients, o.Issuers)
+	}
+	setDefault(&o.Cascade, CascadeToken)
+	setDefault(&o.Foreign, ForeignRefuse)
 	setDefault(&o.Realm, DefaultRealm)
 	setDefault(&o.MaxBody, DefaultMaxBody)
 	setDefault(&o.MaxToken, DefaultMaxToken)
-	setDefault(&o.HashConcurrency, max(1, runtime.GOMAXPROCS(0)/2))
-	setDefault(&o.HashWait, DefaultHashWait)
-	setDefault(&o.VerifiedFor, DefaultVerifiedFor)
-	setDefault(&o.FailuresPerMinute, DefaultFailuresPerMinute)
+	setDefault(&o.AssertionLifetime, DefaultAssertionLifetime)
 	setDefault(&o.Timeout, DefaultTimeout)
 	setDefault(&o.RetryAfter, DefaultRetryAfter)
 	if o.ClientIP == nil {
 		o.ClientIP = peerIP
+	}
+	if o.Secure == nil {
+		o.Secure = tlsOnly
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -134,17 +194,26 @@ func NewEndpoint(o EndpointOptions) (*Endpoint, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	auth := &authenticator{
-		clients:    o.Clients,
-		decoy:      decoyOf(o.Clients),
-		hashes:     newLimiter(o.HashConcurrency, o.HashWait),
-		verified:   newVerified(o.VerifiedFor, maxVerified, o.Now),
-		retryAfter: o.RetryAfter,
+	return &Endpoint{options: o, auth: newAuthenticator(o), cors: cors{o.Origins}, log: o.Logger}, nil
+}
+
+func (o *EndpointOptions) validateChoices() error {
+	switch {
+	case o.Cascade != "" && o.Cascade != CascadeToken && o.Cascade != CascadeGrant:
+		return fmt.Errorf("unknown cascade %q", string(o.Cascade))
+	case o.Foreign != "" && o.Foreign != ForeignRefuse && o.Foreign != ForeignSilent:
+		return fmt.Errorf("unknown answer %q to foreign tokens", string(o.Foreign))
+	case o.GrantClaim != "" && o.Cascade != CascadeGrant:
+		return errors.New("a grant claim has no use unless grants are revoked")
+	case slices.ContainsFunc(o.Policies, func(p NamedPolicy) bool { return p.Policy == nil }):
+		return errors.New("a policy is missing")
 	}
-	if o.FailuresPerMinute > 0 {
-		auth.throttle = newThrottle(o.FailuresPerMinute, o.Now)
+	for _, origin := range o.Origins {
+		if err := ValidateOrigin(origin); err != nil {
+			return err
+		}
 	}
-	return &Endpoint{options: o, auth: auth, log: o.Logger}, nil
+	return nil
 }
 
 func setDefault[T comparable](field *T, value T) {
@@ -154,42 +223,61 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
+// exchange is one request on its way through the endpoint.
+type exchange struct {
+	request *http.Request
+	outcome Outcome
+	header  http.Header // what policies add to a 200
+	watch   stopwatch
+}
+
 // ServeHTTP answers one revocation request. Errors have the form of RFC 6749,
 // section 5.2; their descriptions are constant and reflect nothing of the request.
 func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := e.options.Now()
+	x := &exchange{request: r, outcome: Outcome{
+		ClientIP:  e.options.ClientIP(r),
+		PlainHTTP: !e.options.Secure(r),
+		Cascade:   e.options.Cascade,
+	}}
+	o := &x.outcome
 	forbidCaching(w.Header())
-	outcome := Outcome{ClientIP: e.options.ClientIP(r)}
-	refusal := e.handle(w, r, &outcome)
-	if refusal == nil {
-		outcome.Status = http.StatusOK
+	e.cors.set(w.Header(), r.Header)
+	switch refusal := e.handle(w, r, x); {
+	case refusal != nil:
+		o.Status, o.Result = refusal.status, refusal.result
+		if o.Reason == "" {
+			o.Reason = refusal.description
+		}
+		refusal.write(w, e.options.Realm)
+	case o.Result == ResultPreflight:
+		o.Status = http.StatusNoContent
+		e.cors.preflight(w, r)
+	default:
+		o.Status = http.StatusOK
+		copyFields(w.Header(), x.header)
 		// RFC 7009, section 2.2, gives the body no meaning. It is not empty
 		// because some clients parse every answer as JSON.
 		writeJSON(w, http.StatusOK, []byte("{}"))
-	} else {
-		outcome.Status, outcome.Result = refusal.status, refusal.result
-		refusal.write(w, e.options.Realm)
 	}
-	outcome.Duration = e.options.Now().Sub(start)
-	e.log.LogAttrs(r.Context(), slog.LevelDebug, "token revocation request answered",
-		slog.String("result", string(outcome.Result)),
-		slog.Int("status", outcome.Status),
-		slog.String("client_id", outcome.ClientID),
-		slog.String("decision_id", outcome.DecisionID),
-		slog.Uint64("sequence", outcome.Sequence),
-		slog.Duration("duration", outcome.Duration),
-	)
+	o.Duration = e.options.Now().Sub(start)
 	if e.options.Observe != nil {
-		e.options.Observe(outcome)
+		e.options.Observe(*o)
 	}
 }
 
-// handle returns nil for a 200. The order is that of RFC 7009, section 2.1: what
-// is sent must be a request at all, then comes the client, then the token, then
-// whether the one belongs to the other.
-func (e *Endpoint) handle(w http.ResponseWriter, r *http.Request, outcome *Outcome) *answer {
-	if r.Method != http.MethodPost {
-		return refuse(http.StatusMethodNotAllowed, "the method has to be POST")
+// handle returns nil for a 200 and for a preflight. The order is that of RFC 7009,
+// section 2.1: what is sent must be a request at all, then comes the client, then
+// the token, then whether the one belongs to the other.
+func (e *Endpoint) handle(w http.ResponseWriter, r *http.Request, x *exchange) *answer {
+	switch {
+	case r.Method == http.MethodOptions && e.cors.on():
+		x.outcome.Result = ResultPreflight
+		return nil
+	case r.Method != http.MethodPost:
+		return refuseMethod(e.cors.allow())
+	case x.outcome.PlainHTTP && e.options.RefusePlainHTTP:
+		return refusePlainHTTP()
 	}
 	if refusal := checkQuery(r.URL.RawQuery); refusal != nil {
 		return refusal
@@ -201,134 +289,21 @@ func (e *Endpoint) handle(w http.ResponseWriter, r *http.Request, outcome *Outco
 	// A client that hangs up wanted the token dead: its revocation goes on.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), e.options.Timeout)
 	defer cancel()
+	ctx = context.WithValue(ctx, stopwatchKey{}, &x.watch)
 
 	a, refusal := readAttempt(r.Header, f, e.options.StrictBasic)
 	if refusal != nil {
 		return refusal
 	}
-	client, refusal := e.auth.authenticate(ctx, a, outcome.ClientIP)
+	start := e.options.Now()
+	client, refusal := e.auth.authenticate(ctx, &a, r.TLS, x.outcome.ClientIP)
+	x.outcome.Latency.Client = e.options.Now().Sub(start)
 	if refusal != nil {
 		return refusal
 	}
-	outcome.ClientID, outcome.Issuer, outcome.Method = client.ID, client.Issuer, a.method
-	return e.revoke(ctx, client, f, outcome)
+	x.outcome.ClientID, x.outcome.Issuer, x.outcome.Method = client.ID, client.Issuer, a.method
+	return e.revoke(ctx, client, f, x)
 }
 
-// revoke ends the life of the token in f on behalf of client.
-func (e *Endpoint) revoke(ctx context.Context, client *Client, f form, outcome *Outcome) *answer {
-	token := f.get(paramToken)
-	switch {
-	case trimSpace(token) == "":
-		return refuse(http.StatusBadRequest, "the token is missing")
-	case len(token) > e.options.MaxToken:
-		// Not 200: it may be a live one.
-		return refuse(http.StatusBadRequest, "the token is too long")
-	case strings.TrimRight(token, "\r\n") != token:
-		// Not 200: it is a live one perhaps, read from a file with its newline.
-		return refuse(http.StatusBadRequest, "the token ends in a line break")
-	case !printable(token):
-		// Nothing that could be presented as a token has such characters.
-		return e.unresolved(ctx, ErrTokenOpaque, f.get(paramTokenTypeHint), outcome)
-	}
-	id, err := e.options.Tokens.Resolve(ctx, token)
-	if err != nil {
-		return e.unresolved(ctx, err, f.get(paramTokenTypeHint), outcome)
-	}
-	if id == nil || !id.Verified {
-		// Claims that nobody verified are whatever their sender liked. Storing
-		// them would let one client revoke the tokens of another.
-		e.log.LogAttrs(ctx, slog.LevelError, "token resolver returned an unverified identity")
-		return unavailable("the token cannot be verified now", e.options.RetryAfter)
-	}
-	if !owns(client, id) {
-		return &answer{
-			result: ResultNotOwner, status: http.StatusBadRequest,
-			code: ErrorInvalidGrant, description: "the token was not issued to this client",
-		}
-	}
-	return e.record(ctx, client, id, outcome)
-}
-
-// owns tells whether the token was issued to client. The same client_id at
-// another issuer is another client, and a token that does not say whom it was
-// issued to belongs to nobody.
-func owns(client *Client, id *revocation.Identity) bool {
-	owner, ok := id.Value(revocation.ClaimClientID)
-	return ok && owner == client.ID && id.Issuer == client.Issuer
-}
-
-// unresolved answers for a token without an identity.
-func (e *Endpoint) unresolved(ctx context.Context, err error, hint string, outcome *Outcome) *answer {
-	switch {
-	case errors.Is(err, ErrTokenInvalid):
-		outcome.Result = ResultTokenInvalid
-		return nil
-	case errors.Is(err, ErrTokenExpired):
-		outcome.Result = ResultTokenExpired
-		return nil
-	case errors.Is(err, ErrTokenOpaque) && !hintsRefreshToken(hint):
-		outcome.Result = ResultTokenInvalid
-		return nil
-	case errors.Is(err, ErrTokenUnsupported):
-		return &answer{
-			result: ResultTokenUnsupported, status: http.StatusBadRequest,
-			code: ErrorUnsupportedTokenType, description: "tokens of this type cannot be revoked here",
-		}
-	default:
-		e.log.LogAttrs(ctx, slog.LevelWarn, "token cannot be verified for revocation", slog.Any("error", err))
-		return unavailable("the token cannot be verified now", e.options.RetryAfter)
-	}
-}
-
-// hintsRefreshToken is the only use of the hint: it tells a token of a type that
-// is not supported from one that is unknown. It never changes what is revoked
-// (RFC 7009, section 2.1).
-func hintsRefreshToken(hint string) bool {
-	return hint == "refresh_token" || hint == "urn:ietf:params:oauth:token-type:refresh_token"
-}
-
-// record makes the revocation durable. Nothing but its success is a 200.
-func (e *Endpoint) record(ctx context.Context, client *Client, id *revocation.Identity, outcome *Outcome) *answer {
-	criteria, ok := id.TokenCriteria()
-	if !ok {
-		e.log.LogAttrs(ctx, slog.LevelError, "token has neither jti nor hash")
-		return unavailable("the token cannot be revoked now", e.options.RetryAfter)
-	}
-	expiry := id.Expiry
-	if expiry == 0 {
-		expiry = revocation.NoExpiry
-	}
-	receipt, err := e.options.Revoker.Revoke(ctx, revocation.Request{
-		Criteria:      criteria,
-		Mode:          revocation.Block,
-		TokenExpiry:   expiry,
-		TokenIssuedAt: id.IssuedAt,
-		Reason:        "client request",
-		Actor:         "client:" + client.ID,
-	})
-	switch {
-	case err == nil:
-		outcome.Result = ResultRevoked
-		outcome.DecisionID, outcome.Sequence = receipt.ID, receipt.Sequence
-		return nil
-	case errors.Is(err, revocation.ErrExpired):
-		outcome.Result = ResultTokenExpired
-		return nil
-	case errors.Is(err, revocation.ErrUnavailable), errors.Is(err, revocation.ErrFull):
-		e.log.LogAttrs(ctx, slog.LevelWarn, "revocation not recorded", slog.Any("error", err))
-	default:
-		e.log.LogAttrs(ctx, slog.LevelError, "revocation refused by the service", slog.Any("error", err))
-	}
-	return unavailable("the revocation was not recorded; the token is still valid", e.options.RetryAfter)
-}
-
-// printable tells whether s consists of visible ASCII characters, as a token
-// that is presented in a header does.
-func printable(s string) bool {
-	for i := range len(s) {
-		if s[i] <= ' ' || s[i] >= 0x7f {
-			return false
-		}
-	}
-	return true
-}
+// tlsOnly is the default of [EndpointOptions].Secure.
+func tlsOnly(r *http.Request) bool { return r.TLS != nil }

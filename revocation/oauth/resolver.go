@@ -3,7 +3,6 @@ package oauth
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/edge-revocation/caddy-token-revocation/revocation"
 )
@@ -17,17 +16,11 @@ var (
 	// ErrTokenExpired says that the token was one of ours and has ended, every
 	// leeway included. It is answered with 200, and nothing is stored.
 	ErrTokenExpired = errors.New("the token has expired")
-	// ErrTokenUnsupported says that tokens of this type cannot be revoked here.
-	// It is answered with 400 unsupported_token_type: a 200 would make the
-	// client believe that a live token is dead.
+	// ErrTokenUnsupported says that tokens of this type cannot be revoked here,
+	// or that nothing can be said of this one: it is opaque, and there is nobody
+	// to ask. It is answered with 400 unsupported_token_type, whatever the hint:
+	// a 200 would make the client believe that a live token is dead.
 	ErrTokenUnsupported = errors.New("tokens of this type cannot be revoked here")
-	// ErrTokenOpaque wraps [ErrTokenUnsupported] for a text of which nothing can
-	// be said: it is no JWT, and there is nobody to ask. If the client's hint
-	// says refresh_token, it is answered like [ErrTokenUnsupported]; otherwise
-	// like an unknown token, with 200, because it was found among none of the
-	// types that are supported (RFC 7009, section 2.1). A resolver that prefers
-	// to refuse every opaque token returns [ErrTokenUnsupported].
-	ErrTokenOpaque = fmt.Errorf("%w: it is opaque", ErrTokenUnsupported)
 	// ErrResolveUnavailable says that the token could not be judged now: no keys,
 	// no answer from introspection. It is answered with 503.
 	ErrResolveUnavailable = errors.New("the token cannot be verified now")

@@ -40,7 +40,7 @@ const (
 )
 
 // fakeResolver answers from a map. What it does not know is invalid if it has
-// dots, as a JWT has, and opaque otherwise.
+// dots, as a JWT has, and opaque otherwise, which nobody can resolve.
 type fakeResolver struct {
 	mu      sync.Mutex
 	known   map[string]*revocation.Identity
@@ -70,7 +70,7 @@ func (f *fakeResolver) Resolve(ctx context.Context, token string) (*revocation.I
 	if strings.Count(token, ".") == 2 {
 		return nil, ErrTokenInvalid
 	}
-	return nil, ErrTokenOpaque
+	return nil, ErrTokenUnsupported
 }
 
 type fakeRevoker struct {

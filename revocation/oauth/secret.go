@@ -166,6 +166,19 @@ func (d digestSecret) verify(presented string) bool {
 func (digestSecret) slow() bool     { return false }
 func (d digestSecret) kind() string { return d.name }
 
+// ParseDigest reads a SHA-256 in hexadecimal, with or without colons between the
+// bytes, or in base64url, with or without padding. The error does not quote it.
+func ParseDigest(s string) ([sha256.Size]byte, error) {
+	if len(s) == 3*sha256.Size-1 { // as openssl prints it
+		s = strings.ReplaceAll(s, ":", "")
+	}
+	d, err := parseDigest(s)
+	if err != nil {
+		return d, errors.New("it is not 32 bytes in hexadecimal or base64url")
+	}
+	return d, nil
+}
+
 // parseDigest reads 32 bytes in hexadecimal or in base64url, with or without
 // padding.
 func parseDigest(s string) ([sha256.Size]byte, error) {

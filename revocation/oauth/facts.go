@@ -1,0 +1,162 @@
+package oauth
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/edge-revocation/caddy-token-revocation/revocation"
+)
+
+// Facts are what a policy decides by. Everything about the token is proven by its
+// signature. They hold neither the token nor a secret. As JSON they are what the
+// webhook policy posts.
+type Facts struct {
+	Client  ClientFacts  `json:"client"`
+	Token   TokenFacts   `json:"token"`
+	Request RequestFacts `json:"request"`
+	// Hint is the request's token_type_hint: whatever the client wrote, if it
+	// looks like a hint at all, else "other". It proves nothing.
+	Hint string `json:"token_type_hint,omitempty"`
+	// Cascade is what would be revoked.
+	Cascade Cascade `json:"cascade"`
+
+	// HTTP is a copy of the request without body, query and credentials. Its
+	// context is that of the request, with the variables of whoever serves it.
+	HTTP *http.Request `json:"-"`
+}
+
+// ClientFacts describe the client that asks.
+type ClientFacts struct {
+	ID     string     `json:"id"`
+	Issuer string     `json:"issuer"`
+	Method AuthMethod `json:"auth_method"`
+	Public bool       `json:"public"`
+	// IP is where the request came from, empty if that is not known.
+	IP string `json:"ip,omitempty"`
+}
+
+// TokenFacts describe the verified token. Times are in Unix seconds; what the
+// token does not have is empty or zero.
+type TokenFacts struct {
+	Issuer    string `json:"issuer"`
+	ID        string `json:"id,omitempty"`
+	Subject   string `json:"subject,omitempty"`
+	SessionID string `json:"session_id,omitempty"`
+	// Owner is the client that the token was issued to, and Own whether that is
+	// the client that asks.
+	Owner         string `json:"owner,omitempty"`
+	Own           bool   `json:"own"`
+	IssuedAt      int64  `json:"issued_at,omitempty"`
+	Authenticated int64  `json:"authenticated_at,omitempty"`
+	Expiry        int64  `json:"expires_at,omitempty"`
+	// Claims are all claims of the token, under the issuer's own names. Numbers
+	// are of type [json.Number].
+	Claims map[string]any `json:"claims"`
+}
+
+// RequestFacts describe the request.
+type RequestFacts struct {
+	Host      string `json:"host"`
+	Path      string `json:"path"`
+	PlainHTTP bool   `json:"plain_http"`
+	UserAgent string `json:"user_agent,omitempty"`
+}
+
+// makeFacts collects the facts about a token that was verified.
+func (e *Endpoint) makeFacts(client *Client, id *revocation.Identity, f form, x *exchange) *Facts {
+	value := func(name string) string { v, _ := id.Value(name); return v }
+	secrets := []string{f.get(paramToken), f.get(paramClientSecret), f.get(paramClientAssertion)}
+	facts := &Facts{
+		Client: ClientFacts{ID: client.ID, Issuer: client.Issuer, Method: x.outcome.Method, Public: client.Public()},
+		Token: TokenFacts{
+			Issuer: id.Issuer, ID: value(revocation.ClaimTokenID), Subject: value(revocation.ClaimSubject),
+			SessionID: value(revocation.ClaimSessionID), Owner: value(revocation.ClaimClientID), Own: owns(client, id),
+			IssuedAt: id.IssuedAt, Authenticated: id.AuthTime, Expiry: id.Expiry,
+			Claims: jwtClaims(f.get(paramToken)),
+		},
+		Request: RequestFacts{
+			Host: x.request.Host, Path: x.request.URL.Path, PlainHTTP: x.outcome.PlainHTTP,
+			UserAgent: cut(x.request.UserAgent(), maxPolicyReason),
+		},
+		Hint:    cleanHint(f.get(paramTokenTypeHint), secrets),
+		Cascade: e.options.Cascade,
+		HTTP:    withoutCredentials(x.request, secrets),
+	}
+	if x.outcome.ClientIP.IsValid() {
+		facts.Client.IP = x.outcome.ClientIP.String()
+	}
+	if containsAny(facts.Request.UserAgent, secrets) {
+		facts.Request.UserAgent = ""
+	}
+	return facts
+}
+
+// jwtClaims returns the claims of a signed JWT, none for anything else. It proves
+// nothing: the caller has verified the token.
+func jwtClaims(token string) map[string]any {
+	none := map[string]any{}
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return none
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return none
+	}
+	d := json.NewDecoder(bytes.NewReader(payload))
+	d.UseNumber()
+	var claims map[string]any
+	if d.Decode(&claims) != nil || claims == nil {
+		return none
+	}
+	return claims
+}
+
+// cleanHint keeps what can be a hint: the registered ones are words, private ones
+// may be URIs (RFC 7009, section 2.1). A client that mixes up its parameters must
+// not have its token posted to a webhook.
+func cleanHint(hint string, secrets []string) string {
+	if hint == "" {
+		return ""
+	}
+	if len(hint) > 64 || containsAny(hint, secrets) {
+		return "other"
+	}
+	for i := range len(hint) {
+		if c := hint[i]; !isAlphaNum(c) && strings.IndexByte("_-.:/", c) < 0 {
+			return "other"
+		}
+	}
+	return hint
+}
+
+// credentialFields are those that carry credentials, whoever defined them.
+var credentialFields = []string{"Authorization", "Proxy-Authorization", "Cookie", "Dpop"}
+
+// withoutCredentials copies what policies may see of a request.
+func withoutCredentials(r *http.Request, secrets []string) *http.Request {
+	header := make(http.Header, len(r.Header))
+	for name, values := range r.Header {
+		secret := slices.Contains(credentialFields, http.CanonicalHeaderKey(name)) ||
+			slices.ContainsFunc(values, func(v string) bool { return containsAny(v, secrets) })
+		if !secret {
+			header[name] = slices.Clone(values)
+		}
+	}
+	c := &http.Request{
+		Method: r.Method, URL: &url.URL{Scheme: r.URL.Scheme, Host: r.URL.Host, Path: r.URL.Path, RawPath: r.URL.RawPath},
+		Proto: r.Proto, ProtoMajor: r.ProtoMajor, ProtoMinor: r.ProtoMinor,
+		Header: header, Body: http.NoBody, Host: r.Host, RemoteAddr: r.RemoteAddr, TLS: r.TLS,
+	}
+	c.RequestURI = c.URL.EscapedPath()
+	return c.WithContext(r.Context())
+}
+
+func containsAny(s string, secrets []string) bool {
+	return slices.ContainsFunc(secrets, func(secret string) bool { return secret != "" && strings.Contains(s, secret) })
+}

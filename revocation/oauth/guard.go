@@ -1,0 +1,59 @@
+package oauth
+
+import (
+	"runtime"
+	"time"
+)
+
+// GuardOptions configure a [Guard]. The zero value has all defaults.
+type GuardOptions struct {
+	// FailuresPerMinute is how often one client id may fail to authenticate from
+	// one IPv4 address or IPv6 /64 before it is answered with 429. Zero means
+	// [DefaultFailuresPerMinute], negative no limit.
+	FailuresPerMinute int
+	// HashConcurrency is how many bcrypt or argon2id hashes are computed at
+	// once. Zero or less means half of GOMAXPROCS, at least one.
+	HashConcurrency int
+	// HashWait is how long a request waits for its turn before it is answered
+	// with 503. Zero means [DefaultHashWait].
+	HashWait time.Duration
+	// VerifiedFor is how long a secret that a slow hash accepted is accepted
+	// without computing it again. Zero means [DefaultVerifiedFor], negative
+	// that it is computed each time.
+	VerifiedFor time.Duration
+	// Now returns the time. Nil means time.Now.
+	Now func() time.Time
+}
+
+// Guard protects client authentication against guessing: it counts failures,
+// bounds the hashes that are computed at once, and remembers the secrets that
+// one has accepted. It belongs to the process rather than to an endpoint. With
+// one Guard for all of them, neither a second endpoint nor a reload of the
+// configuration gives an attacker a new set of guesses. A Guard is safe for
+// concurrent use, and needs not be closed.
+type Guard struct {
+	throttle *throttle // nil: off
+	hashes   *limiter
+	verified *verified
+}
+
+// NewGuard returns a guard without any failure counted.
+func NewGuard(o GuardOptions) *Guard {
+	if o.HashConcurrency <= 0 {
+		o.HashConcurrency = max(1, runtime.GOMAXPROCS(0)/2)
+	}
+	setDefault(&o.HashWait, DefaultHashWait)
+	setDefault(&o.VerifiedFor, DefaultVerifiedFor)
+	setDefault(&o.FailuresPerMinute, DefaultFailuresPerMinute)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	g := &Guard{
+		hashes:   newLimiter(o.HashConcurrency, o.HashWait),
+		verified: newVerified(o.VerifiedFor, maxVerified, o.Now),
+	}
+	if o.FailuresPerMinute > 0 {
+		g.throttle = newThrottle(o.FailuresPerMinute, o.Now)
+	}
+	return g
+}
