@@ -7,11 +7,15 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/edge-revocation/caddy-token-revocation/revocation"
+	"github.com/edge-revocation/caddy-token-revocation/revocation/revocationtest"
 )
 
 // importLines posts an import and returns its answer.
@@ -209,4 +213,36 @@ func TestTheOperatorRepairsALedger(t *testing.T) {
 		t.Errorf("reseeding: %+v", got)
 	}
 	s.wantStatus(token, http.StatusUnauthorized, "still revoked")
+}
+
+// A message that nobody can read makes the edge incomplete, until the operator
+// says for the whole fleet that it does not matter.
+func TestTheOperatorAcknowledgesAnUnreadableEntry(t *testing.T) {
+	s := newSite(t)
+	server := revocationtest.StartNATS(t)
+	s.mustLoad(onNATS(server.URL()), "token_denylist")
+	token := aliceToken(s)
+	s.wantStatus(token, http.StatusOK, "nothing is wrong")
+	nc, err := nats.Connect(server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if err := nc.Publish("token_revocation.v1.entry", []byte("revoke alice")); err != nil {
+		t.Fatal(err)
+	}
+	s.eventually("the edge to be incomplete", func() bool { return s.get(token).status == http.StatusServiceUnavailable })
+	if got := s.metric("caddy_token_revocation_ledger_unreadable"); got != "1" {
+		t.Errorf("%q messages are unreadable by the metric", got)
+	}
+	reason, _, _ := currentApp().replica.denylist.Incomplete(time.Now())
+	sequence, _, _ := strings.Cut(strings.TrimPrefix(reason, "entry "), ":")
+	n, err := strconv.ParseUint(sequence, 10, 64)
+	if err != nil {
+		t.Fatalf("the reason does not name the entry: %q", reason)
+	}
+	if got, _ := s.adminPost("acknowledgments", acknowledgmentRequest{Sequence: n, Reason: "a typing mistake"}); got.status != http.StatusOK {
+		t.Fatalf("acknowledging: %+v", got)
+	}
+	s.eventually("the edge to serve again", func() bool { return s.get(token).status == http.StatusOK })
 }

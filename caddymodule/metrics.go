@@ -159,6 +159,8 @@ var (
 	descRestored   = gauge("denylist_restored_total", "Revocations undone.")
 	descCacheDrops = gauge("identity_cache_drops_total", "Tokens that the cache did not take.")
 	descReconnects = gauge("ledger_reconnects_total", "Times that the connection to NATS was made anew.")
+	descUnreadable = gauge("ledger_unreadable", "Messages in the ledger that could not be read, since following it began.")
+	descShortLived = gauge("ledger_short_lived", "Messages that the ledger forgets before their entries end, since following it began.")
 )
 
 // Describe implements prometheus.Collector.
@@ -166,7 +168,7 @@ func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descInSync, descIncomplete, descAge, descSequence, descLag, descEntries, descMax, descBytes,
 		descCacheBytes, descCacheHits, descCacheMiss, descInserted, descMerged, descExpired, descCapHits,
-		descMissing, descRestored, descCacheDrops, descReconnects,
+		descMissing, descRestored, descCacheDrops, descReconnects, descUnreadable, descShortLived,
 	} {
 		ch <- d
 	}
@@ -202,6 +204,11 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	set(descMissing, prometheus.GaugeValue, float64(stats.Missing))
 	set(descRestored, prometheus.CounterValue, float64(stats.Restored))
 	set(descCacheDrops, prometheus.CounterValue, float64(stats.CacheDrops))
+	if f := c.replica.following.Load().follower; f != nil {
+		stats := f.Stats()
+		set(descUnreadable, prometheus.GaugeValue, float64(stats.Poison+stats.Newer))
+		set(descShortLived, prometheus.GaugeValue, float64(stats.ShortLived))
+	}
 	if s := c.replica.source(); s != nil {
 		set(descReconnects, prometheus.CounterValue, float64(s.ledger.Status().Reconnects))
 	}

@@ -9,13 +9,18 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/edge-revocation/caddy-token-revocation/revocation/issuer"
 )
 
 // keyClient authenticates by private_key_jwt, in the tests of this file only.
@@ -50,8 +55,7 @@ func TestRealClientsRevoke(t *testing.T) {
 	}, appOption(fmt.Sprintf(`client %s {
 		method private_key_jwt
 		jwks_file %s
-	}
-	assertion_audience https://edge.example`, keyClient, public))).run()
+	}`, keyClient, public))).run()
 	second := newSecondEdge(t, first).run()
 	endpoint := "http://localhost" + first.address[strings.LastIndex(first.address, ":"):] + "/o/revoke_token/"
 	secret := demoSecret(t)
@@ -142,6 +146,58 @@ func TestRealClientsRevoke(t *testing.T) {
 	})
 }
 
+// TestAssertionIsGoodOnceInTheWholeFleet presents one assertion to two edges.
+func TestAssertionIsGoodOnceInTheWholeFleet(t *testing.T) {
+	key, public := clientKey(t)
+	client := appOption(fmt.Sprintf("client %s {\njwks_file %s\n}", keyClient, public))
+	first := newFirstEdge(t, client).run()
+	second := newSecondEdge(t, first, client, func(config string) string {
+		return strings.Replace(config, "token_denylist", "token_revocation /oauth/revoke\ntoken_denylist", 1)
+	}).run()
+	present := func(e *edge, assertion string) answer {
+		e.logs.forbid(assertion)
+		return e.post(url.Values{
+			"token":                 {first.mint(map[string]any{"subject": "s", "client_id": keyClient})},
+			"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
+			"client_assertion":      {assertion},
+		}, "", "")
+	}
+	for i, edges := range [][2]*edge{{first, second}, {second, first}, {first, first}, {second, second}} {
+		assertion := signAssertion(t, key, fmt.Sprintf("assertion-%d", i))
+		if a := present(edges[0], assertion); a.status != http.StatusOK {
+			t.Errorf("%d: used for the first time, at the %s: %s", i, edges[0].name, a)
+		}
+		if a := present(edges[1], assertion); a.status != http.StatusUnauthorized || !strings.Contains(a.body, "invalid_client") {
+			t.Errorf("%d: used again, at the %s: %s", i, edges[1].name, a)
+		}
+	}
+}
+
+// signAssertion makes what keyClient authenticates with (RFC 7523, section 3).
+func signAssertion(t *testing.T, key *jose.JSONWebKey, id string) string {
+	t.Helper()
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims, err := json.Marshal(map[string]any{
+		"iss": keyClient, "sub": keyClient, "aud": issuer.DevelopmentIssuer, "jti": id,
+		"iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, err := signer.Sign(claims)
+	if err != nil {
+		t.Fatal(err)
+	}
+	assertion, err := signed.CompactSerialize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return assertion
+}
+
 // clientKey makes a key, and a file with the public half as a key set.
 func clientKey(t *testing.T) (key *jose.JSONWebKey, public string) {
 	t.Helper()
@@ -194,7 +250,7 @@ func nodeWithClients(t *testing.T) []string {
 func revokeByLibrary(t *testing.T, command []string, endpoint string, attempts []libraryAttempt) []libraryAnswer {
 	t.Helper()
 	input, err := json.Marshal(map[string]any{
-		"endpoint": endpoint, "issuer": "https://edge.example", "attempts": attempts,
+		"endpoint": endpoint, "issuer": issuer.DevelopmentIssuer, "attempts": attempts,
 	})
 	if err != nil {
 		t.Fatal(err)
