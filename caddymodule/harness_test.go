@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -108,7 +109,38 @@ func (s *site) loadConfig(caddyfile string) error {
 	if err != nil {
 		s.t.Fatalf("adapting: %v", err)
 	}
-	return caddy.Load(config, true)
+	err = caddy.Load(config, true)
+	s.settle()
+	return err
+}
+
+// settle waits until no server of an older config takes connections any more:
+// Caddy closes its listener in the background, and until then requests may be
+// answered by the config that was replaced.
+func (s *site) settle() {
+	s.t.Helper()
+	http.DefaultClient.CloseIdleConnections()
+	for deadline := time.Now().Add(30 * time.Second); s.listeners() > 1; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.t.Fatal("the server of the old config does not end")
+		}
+	}
+}
+
+// listeners counts the sockets that listen on the site's port. Where there is no
+// /proc, there is one for all configs.
+func (s *site) listeners() (n int) {
+	const listening = "0A"
+	port := fmt.Sprintf(":%04X", s.port)
+	for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		table, _ := os.ReadFile(file)
+		for line := range strings.Lines(string(table)) {
+			if f := strings.Fields(line); len(f) > 3 && f[3] == listening && strings.HasSuffix(f[1], port) {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // mustLoad runs a config and waits until the edge serves.
