@@ -333,6 +333,16 @@ func TestUnknownIssuerPassesUnlessRevoked(t *testing.T) {
 		Expires:  time.Now().Add(time.Hour).Unix(),
 	})
 	s.wantStatus(token, http.StatusUnauthorized, "revoked by another edge that knows the issuer")
+
+	other := foreign.Token(map[string]any{"sub": "bob"})
+	s.wantStatus(other, http.StatusOK, "another user's")
+	currentApp().replica.denylist.Revoke(1001, &revocation.Revocation{
+		ID:       "test",
+		Criteria: revocation.Criteria{Issuer: foreign.Issuer(), Claims: map[string]string{"kid": "perhaps-the-one"}},
+		Mode:     revocation.Block,
+		Expires:  time.Now().Add(time.Hour).Unix(),
+	})
+	s.wantStatus(other, http.StatusServiceUnavailable, "a key is revoked, and nobody knows which one signed this")
 }
 
 func TestOpaqueTokens(t *testing.T) {

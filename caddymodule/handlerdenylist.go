@@ -150,7 +150,7 @@ func (d *Denylist) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	switch result {
 	case allowed:
 		d.counts.allowed.Inc()
-	case passed:
+	case passed, passedForeign:
 		d.counts.passed.Inc()
 	case denied, invalid, expired, unknownIssuer, opaque, overflow:
 		d.counts.of(result).Inc()
@@ -163,7 +163,7 @@ func (d *Denylist) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	}
 	// A request is let through only by an edge that can prove that it would
 	// know of a revocation; known revocations were answered above even if not.
-	if err := d.current(); err != nil {
+	if err := d.current(result); err != nil {
 		if !d.Stale.FailOpen {
 			d.counts.stale.Inc()
 			return d.unavailable(w, err)
@@ -179,6 +179,7 @@ type result int
 const (
 	allowed result = iota
 	passed         // not ours to judge, handed on
+	passedForeign  // the same, a JWT of an issuer that is not configured
 	denied         // revoked
 	invalid
 	expired
@@ -279,7 +280,7 @@ func (d *Denylist) unidentified(id *revocation.Identity, err error) (result, err
 		if result, err := decide(d.app.replica.denylist.Check(id)); result != allowed {
 			return result, err
 		}
-		return passed, nil
+		return passedForeign, nil
 	case errors.Is(err, issuer.ErrExpired):
 		return expired, err
 	case errors.Is(err, issuer.ErrNotJWT):
@@ -306,8 +307,8 @@ func (d *Denylist) opaqueIdentity(token string) (*revocation.Identity, error) {
 	}, nil
 }
 
-// current returns why this edge can't vouch for its denylist, or nil.
-func (d *Denylist) current() error {
+// current returns why this edge can't vouch for what it decided, or nil.
+func (d *Denylist) current(result result) error {
 	state := d.app.replica.state()
 	switch {
 	case !state.EverSynced:
@@ -318,10 +319,11 @@ func (d *Denylist) current() error {
 	if reason, _, incomplete := d.app.replica.denylist.Incomplete(time.Now()); incomplete {
 		return fmt.Errorf("the denylist is incomplete: %s", reason)
 	}
-	if d.Verify == "off" && d.app.replica.denylist.NamesKeys(time.Now()) {
+	unverified := d.Verify == "off" || result == passedForeign
+	if unverified && d.app.replica.denylist.NamesKeys(time.Now()) {
 		// Which key signed a token is known by verifying it only: a kid in its
 		// header is whatever its sender liked.
-		return errors.New("the denylist is incomplete: a signing key is revoked, and this route does not verify which key signed a token")
+		return errors.New("the denylist is incomplete: a signing key is revoked, and nothing here verifies which key signed this token")
 	}
 	return nil
 }
