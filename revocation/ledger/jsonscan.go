@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -25,7 +24,7 @@ func scanObject(data []byte, member func(name string, raw []byte) error) error {
 	if !utf8.Valid(data) {
 		return errors.New("not UTF-8")
 	}
-	if !json.Valid(data) {
+	if !validJSON(data) {
 		return errors.New("not JSON")
 	}
 	return scanMembers(data, member)
