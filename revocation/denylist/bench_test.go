@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dgraph-io/ristretto/v2"
-
 	"github.com/edge-revocation/caddy-token-revocation/revocation"
 )
 
@@ -221,36 +219,46 @@ func BenchmarkHeapPerEntry(b *testing.B) {
 	for _, n := range sizes(b)[1:] {
 		b.Run(sizeName(n), func(b *testing.B) {
 			for b.Loop() {
-				before := heap()
-				var peak atomic.Uint64
-				stop, done := make(chan struct{}), make(chan struct{})
-				go func() {
-					defer close(done)
-					var m runtime.MemStats
-					for {
-						select {
-						case <-stop:
-							return
-						case <-time.After(2 * time.Millisecond):
-							runtime.ReadMemStats(&m)
-							peak.Store(max(peak.Load(), m.HeapAlloc))
-						}
+				var d *Denylist
+				measureHeap(b, n, func() {
+					var err error
+					if d, err = New(Options{MaxEntries: n + 1, CacheBytes: minCacheBytes}); err != nil {
+						b.Fatal(err)
 					}
-				}()
-				d, err := New(Options{MaxEntries: n + 1, CacheBytes: minCacheBytes})
-				if err != nil {
-					b.Fatal(err)
-				}
-				fillFast(d, n, benchShapes)
-				close(stop)
-				<-done
-				live := heap() - before
-				b.ReportMetric(float64(live)/float64(n), "B/entry")
-				b.ReportMetric(float64(peak.Load()-before)/float64(live), "peak/live")
+					fillFast(d, n, benchShapes)
+				})
 				d.Close()
 			}
 		})
 	}
+}
+
+// measureHeap reports the heap that n entries take after a collection, and the
+// highest heap while fill added them.
+func measureHeap(b *testing.B, n int, fill func()) {
+	b.Helper()
+	before := heap()
+	var peak atomic.Uint64
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		var m runtime.MemStats
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(2 * time.Millisecond):
+				runtime.ReadMemStats(&m)
+				peak.Store(max(peak.Load(), m.HeapAlloc))
+			}
+		}
+	}()
+	fill()
+	close(stop)
+	<-done
+	live := heap() - before
+	b.ReportMetric(float64(live)/float64(n), "B/entry")
+	b.ReportMetric(float64(peak.Load()-before)/float64(live), "peak/live")
 }
 
 func heap() uint64 {
@@ -267,12 +275,29 @@ func BenchmarkCheckWhileInserting(b *testing.B) {
 	d := benchDenylist(b, 1_000_000, benchShapes)
 	d.limits.max = 1 << 40
 	tokens := remember(b, d, benchJWTs(1000))
+	i := 0
+	whileInserting(b, func(f revocation.Fingerprint, n int) {
+		d.mu.Lock()
+		d.hold(present(d, f, uint64(n+1), newTerm(time.Now().Add(time.Hour).Unix(), 0), revocation.Block, benchShapes[0], ""))
+		d.mu.Unlock()
+	}, func() {
+		t := &tokens[i%len(tokens)]
+		i++
+		if s, ok := d.Lookup(t.token, 1); ok {
+			d.CheckSeen(s)
+		}
+	})
+}
+
+// whileInserting reports the 99th percentile of check while insert is called
+// 100,000 times a second.
+func whileInserting(b *testing.B, insert func(f revocation.Fingerprint, n int), check func()) {
+	b.Helper()
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	rate := 0.0
 	wg.Go(func() {
 		rng := rand.New(rand.NewPCG(7, 8))
-		until := time.Now().Add(time.Hour).Unix()
 		start, n := time.Now(), 0
 		for {
 			select {
@@ -282,22 +307,15 @@ func BenchmarkCheckWhileInserting(b *testing.B) {
 			default:
 			}
 			for due := int(time.Since(start) / (10 * time.Microsecond)); n < due; n++ {
-				d.mu.Lock()
-				d.hold(present(d, randomPrint(rng), uint64(n+1), newTerm(until, 0), revocation.Block, benchShapes[0], ""))
-				d.mu.Unlock()
+				insert(randomPrint(rng), n)
 			}
 			time.Sleep(100 * time.Microsecond)
 		}
 	})
 	took := make([]time.Duration, 0, 1<<20)
-	i := 0
 	for b.Loop() {
-		t := &tokens[i%len(tokens)]
-		i++
 		start := time.Now()
-		if s, ok := d.Lookup(t.token, 1); ok {
-			d.CheckSeen(s)
-		}
+		check()
 		if len(took) < cap(took) {
 			took = append(took, time.Since(start))
 		}
@@ -359,79 +377,4 @@ func BenchmarkReaders(b *testing.B) {
 			}
 		}
 	})
-}
-
-// The same fingerprints in other structures.
-
-type plainEntry struct{ expires, _, _ uint64 } // with room for cutoff and sequence
-
-func BenchmarkPlainMap(b *testing.B) {
-	for _, n := range sizes(b) {
-		b.Run(sizeName(n), func(b *testing.B) {
-			m := make(map[revocation.Fingerprint]plainEntry)
-			rng := rand.New(rand.NewPCG(1, 2))
-			for range n {
-				m[randomPrint(rng)] = plainEntry{expires: 1}
-			}
-			var mu sync.RWMutex
-			benchPlain(b, func(f revocation.Fingerprint) bool {
-				mu.RLock()
-				defer mu.RUnlock()
-				_, ok := m[f]
-				return ok
-			})
-		})
-	}
-}
-
-func BenchmarkPlainRistretto(b *testing.B) {
-	for _, n := range sizes(b) {
-		b.Run(sizeName(n), func(b *testing.B) {
-			c, err := ristretto.NewCache(&ristretto.Config[uint64, plainEntry]{
-				NumCounters: int64(n) * 10, MaxCost: int64(n) * 2, BufferItems: 64, IgnoreInternalCost: true,
-			})
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer c.Close()
-			rng := rand.New(rand.NewPCG(1, 2))
-			for i := range n {
-				f := randomPrint(rng)
-				key, _ := words(f) // half of the fingerprint: all that ristretto keys on
-				c.SetWithTTL(key, plainEntry{expires: 1}, 1, time.Hour)
-				if i%1000 == 999 {
-					c.Wait()
-				}
-			}
-			benchPlain(b, func(f revocation.Fingerprint) bool {
-				key, _ := words(f)
-				_, ok := c.Get(key)
-				return ok
-			})
-		})
-	}
-}
-
-// benchPlain does the five lookups of a cached check.
-func benchPlain(b *testing.B, get func(revocation.Fingerprint) bool) {
-	rng := rand.New(rand.NewPCG(3, 4))
-	prints := make([][5]revocation.Fingerprint, 1000)
-	for i := range prints {
-		for k := range prints[i] {
-			prints[i][k] = randomPrint(rng)
-		}
-	}
-	runtime.GC()
-	b.ReportAllocs()
-	i := 0
-	for b.Loop() {
-		for k := range prints[i] {
-			if get(prints[i][k]) {
-				b.Fatal("found")
-			}
-		}
-		if i++; i == len(prints) {
-			i = 0
-		}
-	}
 }

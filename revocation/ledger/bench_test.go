@@ -52,18 +52,45 @@ func BenchmarkReplay(b *testing.B) {
 		}
 	}
 	<-js.PublishAsyncComplete()
-	s := &discard{}
 	b.ReportAllocs()
 	b.ResetTimer()
+	began := time.Now()
+	s := &discard{}
 	f := l.Follow(s, ledger.Observer{})
 	defer f.Stop()
 	for !f.State().InSync {
 		time.Sleep(time.Millisecond)
 	}
+	took := time.Since(began)
 	b.StopTimer()
 	if n := s.n.Load(); n != int64(b.N) {
 		b.Fatalf("%d of %d", n, b.N)
 	}
+	b.ReportMetric(float64(took)/float64(readBare(b, js)), "replay/bare")
+}
+
+// readBare reads all entries with a consumer like the follower's, looks into none
+// of them, and returns how long that took.
+func readBare(b *testing.B, js jetstream.JetStream) time.Duration {
+	b.Helper()
+	began := time.Now()
+	consumer, err := js.CreateConsumer(b.Context(), ledger.DefaultStream, jetstream.ConsumerConfig{
+		FilterSubject: ledger.KindEntry.Subject(), AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true,
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(5000))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer messages.Stop()
+	for range b.N {
+		if _, err := messages.Next(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return time.Since(began)
 }
 
 // BenchmarkPublish compares recording a decision, by 64 callers with every write
