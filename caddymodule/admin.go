@@ -112,6 +112,12 @@ type revocationRequest struct {
 	// Lifetime is how long it stands. Default: as long as tokens live that it
 	// names; for a block, the retention.
 	Lifetime caddy.Duration `json:"lifetime,omitempty"`
+	// Exp is the exp of the one token that Claims name, in Unix seconds: it is
+	// revoked for as long as it lives, leeway included.
+	Exp int64 `json:"exp,omitempty"`
+	// Expires is when the revocation ends, in Unix seconds, instead of Lifetime
+	// and Exp. A cutoff does not end before tokens from before it have.
+	Expires int64 `json:"expires,omitempty"`
 }
 
 // revocationAnswer says plainly what was recorded.
@@ -190,6 +196,9 @@ func (a *App) revocationRequest(r *http.Request, body revocationRequest) (revoca
 		}
 		request.Criteria = criteria
 	}
+	if err := body.setEnd(&request); err != nil {
+		return request, err
+	}
 	switch {
 	case body.Mode == "" && body.Cutoff == 0 && request.Criteria.NamesOneToken(), body.Mode == revocation.Block.String():
 		request.Mode = revocation.Block
@@ -241,7 +250,7 @@ func (a *App) adminRestore(w http.ResponseWriter, r *http.Request) error {
 	if err := readJSON(r, &body); err != nil {
 		return err
 	}
-	if body.Token != "" || body.Mode != "" || body.Cutoff != 0 || body.Lifetime != 0 {
+	if body.Token != "" || body.Mode != "" || body.Cutoff != 0 || body.Lifetime != 0 || body.Exp != 0 || body.Expires != 0 {
 		return apiError(http.StatusBadRequest, errors.New("a restoration takes issuer, claims, whole_issuer and reason only"))
 	}
 	criteria, err := a.criteria(body)

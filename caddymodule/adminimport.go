@@ -142,6 +142,24 @@ func readLine(in *bufio.Reader) ([]byte, error) {
 	return nil, errLongLine
 }
 
+// setEnd takes over when the revocation ends, if the body says so. Only then is the
+// same body the same revocation when it is sent again.
+func (b *revocationRequest) setEnd(request *revocation.Request) error {
+	request.Expires = b.Expires
+	switch {
+	case b.Exp == 0:
+		return nil
+	case b.Exp < 0:
+		return apiError(http.StatusBadRequest, errors.New("exp is not a time in Unix seconds"))
+	case b.Token != "":
+		return apiError(http.StatusBadRequest, errors.New("the token has an exp of its own: leave exp out"))
+	case !request.Criteria.NamesOneToken():
+		return apiError(http.StatusBadRequest, errors.New("exp is for claims that name one token: give expires, when the revocation ends"))
+	}
+	request.TokenExpiry = b.Exp
+	return nil
+}
+
 // take understands one line.
 func (i *importer) take(line []byte) {
 	var body revocationRequest

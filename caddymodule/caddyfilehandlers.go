@@ -82,6 +82,7 @@ func (d *Denylist) UnmarshalCaddyfile(disp *caddyfile.Dispenser) error {
 //		allow_revoke_any
 //		policy           <name> ...
 //		cors_origins     <origin...>
+//		strict_basic
 //		plain_http       allow|refuse
 //		audit            effects|all
 //		realm            <realm>
@@ -122,6 +123,8 @@ func (e *Endpoint) unmarshalOption(d *caddyfile.Dispenser) error {
 		return e.unmarshalPolicy(d)
 	case "cors_origins":
 		return e.unmarshalOrigins(d)
+	case "strict_basic":
+		return flagOption(d, &e.StrictBasic)
 	case "plain_http":
 		return choiceOption(d, &e.PlainHTTP, "allow", "refuse")
 	case "audit":
@@ -132,7 +135,7 @@ func (e *Endpoint) unmarshalOption(d *caddyfile.Dispenser) error {
 		return sizeOption(d, &e.MaxBody)
 	default:
 		return unknownOption(d, "issuer, cascade, grant_claim, foreign_token, allow_revoke_any, policy, "+
-			"cors_origins, plain_http, audit, realm, max_body")
+			"cors_origins, strict_basic, plain_http, audit, realm, max_body")
 	}
 }
 

@@ -13,11 +13,7 @@ type usedAssertions struct{ replica *replica }
 
 // UseOnce implements oauth.AssertionStore.
 func (s usedAssertions) UseOnce(ctx context.Context, key string, ttl time.Duration) (first bool, err error) {
-	l, err := s.replica.current()
-	if err != nil {
-		return false, err
-	}
-	return l.UseOnce(ctx, key, ttl)
+	return s.replica.useOnce(ctx, key, ttl)
 }
 
 // Interface guard

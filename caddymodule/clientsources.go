@@ -81,6 +81,7 @@ type clientRegistry struct {
 
 	mu     sync.Mutex
 	layers []*clientLayer
+	served [][]string // the issuers of each endpoint; empty for all
 }
 
 // clientLayer is one place in which clients are listed.
@@ -97,7 +98,8 @@ func newClientRegistry(a *App) *clientRegistry {
 
 // replace puts the clients of a layer in the place of those that it had before.
 // It changes nothing if one of them is listed elsewhere, too: which of the two
-// were meant would depend on the order.
+// were meant would depend on the order. Nor if an endpoint in use could not tell
+// them apart.
 func (r *clientRegistry) replace(layer *clientLayer, clients []*oauth.Client) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -132,6 +134,13 @@ func (r *clientRegistry) replace(layer *clientLayer, clients []*oauth.Client) er
 	merged, err := oauth.NewStaticClients(all...)
 	if err != nil {
 		return err
+	}
+	for _, issuers := range r.served {
+		if id := ambiguous(merged, issuers); id != "" {
+			// The endpoint could not tell any more which one is meant, and would
+			// refuse the one that it has served so far.
+			return fmt.Errorf("client %s would be registered at several issuers of one endpoint", id)
+		}
 	}
 	layer.clients = clients
 	if !slices.Contains(r.layers, layer) {
@@ -228,11 +237,23 @@ func (v *issuerView) Client(ctx context.Context, id string) (*oauth.Client, erro
 // Decoy implements [oauth.DecoyStore].
 func (v *issuerView) Decoy(id string) *oauth.Client { return v.registry.Decoy(id) }
 
+// serve notes that an endpoint serves the clients of these issuers, all without
+// any. It returns an id that is listed at several of them, or "".
+func (r *clientRegistry) serve(issuers []string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	id := ambiguous(r.listed.Load(), issuers)
+	if id == "" {
+		r.served = append(r.served, issuers)
+	}
+	return id
+}
+
 // ambiguous returns an id that is listed at several of the issuers, or "".
 // Without issuers, all are meant.
-func (r *clientRegistry) ambiguous(issuers []string) string {
+func ambiguous(clients *oauth.StaticClients, issuers []string) string {
 	seen := make(map[string]bool)
-	for c := range r.listed.Load().All() {
+	for c := range clients.All() {
 		if len(issuers) > 0 && !slices.Contains(issuers, c.Issuer) {
 			continue
 		}
@@ -333,7 +354,7 @@ func (a *App) provisionListed(repl *caddy.Replacer) error {
 // setClients sets what an endpoint authenticates clients with. The issuers that
 // it is for have to be set.
 func (a *App) setClients(o *oauth.EndpointOptions) error {
-	if id := a.registry.ambiguous(o.Issuers); id != "" {
+	if id := a.registry.serve(o.Issuers); id != "" {
 		return fmt.Errorf("client %s is registered at several issuers: "+
 			"say which one this endpoint is for with an issuer line", id)
 	}

@@ -20,12 +20,18 @@ func importCommand() *cobra.Command {
 Reads revocations, one JSON object a line, and records many of them in one entry
 of the ledger. A line is what POST /token_revocation/revocations takes:
 
-    {"issuer":"https://sso.example.com","claims":{"jti":"4f1c2a"},"reason":"breach"}
-    {"claims":{"sub":"alice"},"mode":"issued_before","cutoff":1760000000}
+    {"claims":{"jti":"4f1c2a"},"exp":1795837776,"reason":"breach"}
+    {"issuer":"https://sso.example.com","claims":{"jti":"9b07d5"},"expires":1795837776}
+    {"claims":{"sub":"alice"},"mode":"issued_before","cutoff":1795232676}
+
+exp is that of the one token that the claims name, expires the end of the
+revocation, both in Unix seconds. Without either, a revocation stands for the
+retention, from now on.
 
 Lines that are at fault are listed with their numbers; the others are recorded.
 When the ledger takes no more, the import stops and says so. Importing the same
-again is harmless: what stands already is not recorded again.`, cmdImport)
+again is harmless, and lines that say when they end are not recorded again if they
+stand already; others are, since their end moves with the time.`, cmdImport)
 	cmd.Flags().StringP("file", "f", "-", "The file to import; - is standard input")
 	return cmd
 }

@@ -33,7 +33,8 @@ func heartbeatCommand() *cobra.Command {
 		`
 Writes a heartbeat entry to the ledger at the configured interval, until it is
 stopped. A fleet needs it if none of its edges has permission to write
-heartbeats: they prove by them that they are in sync.`, cmdHeartbeat)
+heartbeats: they prove by them that they are in sync. The config's user needs
+that permission and no other: the producer's role has it.`, cmdHeartbeat)
 }
 
 // ledgerCommand is a command that connects to the ledger itself, not to a
@@ -68,6 +69,13 @@ func cmdInit(fl caddycmd.Flags) (int, error) {
 }
 
 func cmdHeartbeat(fl caddycmd.Flags) (int, error) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return beat(ctx, fl)
+}
+
+// beat writes heartbeats until ctx ends.
+func beat(ctx context.Context, fl caddycmd.Flags) (int, error) {
 	l, config, err := openConfiguredLedger(fl, func(*NATSConfig) {})
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
@@ -77,8 +85,6 @@ func cmdHeartbeat(fl caddycmd.Flags) (int, error) {
 	if interval == 0 {
 		interval = ledger.DefaultHeartbeatInterval
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	working := false

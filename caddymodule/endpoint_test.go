@@ -83,13 +83,14 @@ func (*testEvents) Handle(_ context.Context, e caddy.Event) error {
 	return nil
 }
 
-// takeEvents returns the events of a name that were seen since the last call.
-func takeEvents(name string) []map[string]any {
+// takeEvents returns the events of a name that were seen since the last call, for
+// clients of an issuer: those of the test before may still come, with another one.
+func takeEvents(issuer, name string) []map[string]any {
 	seenEvents.Lock()
 	defer seenEvents.Unlock()
 	var found []map[string]any
 	seenEvents.list = slices.DeleteFunc(seenEvents.list, func(e caddy.Event) bool {
-		if e.Name() != name {
+		if e.Name() != name || e.Data["issuer"] != issuer {
 			return false
 		}
 		found = append(found, e.Data)
@@ -251,8 +252,8 @@ func (r *conformanceRig) hookAddsHeader(t *testing.T) {
 func (r *conformanceRig) auditRecord(t *testing.T) {
 	r.start(t, new(conformanceCase)) // tokens
 	log := r.loadFull(t, onEvents, "cascade grant\npolicy test", "")
-	takeEvents("token_revoked")
-	takeEvents("token_revocation_refused")
+	takeEvents(r.as.URL, "token_revoked")
+	takeEvents(r.as.URL, "token_revocation_refused")
 	r.revokeAs("/oauth/revoke", "app", "app-secret", r.tokens["AT"])
 	r.revokeAs("/oauth/revoke", "app", "app-secret", r.as.Token(map[string]any{"iss": "https://stranger.example"}))
 	r.revokeAs("/oauth/revoke", "app", "wrong-secret", r.tokens["AT2"])
@@ -263,7 +264,7 @@ func (r *conformanceRig) auditRecord(t *testing.T) {
 		{"level": "info", "result": "revoked", "status": 200.0, "client_id": "app", "cascade": "grant", "auth_method": "client_secret_basic"},
 		{"level": "debug", "result": "token_invalid", "status": 200.0, "client_id": "app"},
 		{"level": "debug", "result": "invalid_client", "status": 401.0},
-		{"level": "debug", "result": "not_owner", "status": 400.0, "owner": "other"},
+		{"level": "info", "result": "not_owner", "status": 400.0, "owner": "other"},
 		{"level": "info", "result": "policy_refused", "status": 409.0, "policy": "test", "reason": "on hold"},
 	} {
 		want["client_ip"] = "127.0.0.1"
@@ -295,12 +296,20 @@ func (r *conformanceRig) auditRecord(t *testing.T) {
 	}
 	var revoked, refused []map[string]any
 	r.eventually("the events", func() bool {
-		revoked = append(revoked, takeEvents("token_revoked")...)
-		refused = append(refused, takeEvents("token_revocation_refused")...)
-		return len(revoked) >= 2 && len(refused) >= 1
+		revoked = append(revoked, takeEvents(r.as.URL, "token_revoked")...)
+		refused = append(refused, takeEvents(r.as.URL, "token_revocation_refused")...)
+		return len(revoked) >= 2 && len(refused) >= 2
 	})
-	if len(revoked) != 2 || len(refused) != 1 || revoked[0]["client_id"] != "app" || revoked[0]["criteria"] == "" || refused[0]["result"] != "policy_refused" {
+	if len(revoked) != 2 || len(refused) != 2 || revoked[0]["client_id"] != "app" || revoked[0]["criteria"] == "" ||
+		revoked[0]["result"] != "revoked" || refused[0]["result"] != "not_owner" || refused[0]["owner"] != "other" ||
+		refused[1]["result"] != "policy_refused" || refused[1]["reason"] != "on hold" {
 		t.Errorf("events %v, %v", revoked, refused)
+	}
+	for _, e := range append(revoked, refused...) {
+		took, ok := e["duration"].(float64)
+		if _, reason := e["reason"].(string); !ok || took <= 0 || took > 60 || !reason {
+			t.Errorf("event %v", e)
+		}
 	}
 }
 
@@ -308,7 +317,7 @@ func TestEventHandlerMayAbortARevocation(t *testing.T) {
 	r := newConformanceRig(t)
 	r.start(t, new(conformanceCase))
 	r.loadFull(t, onEvents, "", "")
-	takeEvents(revokingEvent)
+	takeEvents(r.as.URL, revokingEvent)
 	keep := r.as.Token(map[string]any{"sub": "keep"})
 	got := r.revokeAs("/oauth/revoke", "app", "app-secret", keep)
 	if got.status != http.StatusForbidden || !strings.Contains(got.body, "access_denied") || r.protected(keep).status != http.StatusOK {
@@ -318,7 +327,7 @@ func TestEventHandlerMayAbortARevocation(t *testing.T) {
 		t.Errorf("not aborted: status %d", got.status)
 	}
 	r.revokeAs("/oauth/revoke", "app", "app-secret", r.tokens["FOREIGN_AT"])
-	events := takeEvents(revokingEvent)
+	events := takeEvents(r.as.URL, revokingEvent)
 	if len(events) != 2 || events[0]["client_id"] != "app" || events[0]["subject"] != "keep" || events[1]["cascade"] != "token" {
 		t.Errorf("events %v", events)
 	}

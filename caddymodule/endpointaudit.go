@@ -24,24 +24,26 @@ func (e *Endpoint) observe(o oauth.Outcome) {
 		e.app.replica.announce("token_revoked", map[string]any{
 			"id": d.ID, "sequence": d.Sequence, "criteria": d.Criteria.String(), "mode": d.Mode.String(),
 			"client_id": o.ClientID, "issuer": o.Issuer, "owner": o.Owner,
+			"result": string(o.Result), "reason": o.Reason, "duration": o.Duration.Seconds(),
 		})
 	}
 	// Not of requests that nobody authenticated: whoever sends a flood of them
 	// would push the events out that matter.
-	if len(o.Decisions) == 0 && level == zap.InfoLevel && o.ClientID != "" {
+	if len(o.Decisions) == 0 && o.Result != oauth.ResultRevoked && level == zap.InfoLevel && o.ClientID != "" {
 		e.app.replica.announce("token_revocation_refused", map[string]any{
-			"result": string(o.Result), "status": o.Status, "reason": o.Reason, "policy": o.Policy,
+			"result": string(o.Result), "status": o.Status, "reason": o.Reason, "policy": o.Policy, "duration": o.Duration.Seconds(),
 			"criteria": criteriaText(o.Token), "client_id": o.ClientID, "issuer": o.Issuer, "owner": o.Owner,
 		})
 	}
 }
 
 // hasEffect tells the requests that an operator wants to know of from those that
-// changed nothing, or in which only the client was at fault.
+// changed nothing, or in which only the client was at fault. A client that has the
+// token of another one is no such fault: where from?
 func hasEffect(o *oauth.Outcome) bool {
 	switch o.Result {
 	case oauth.ResultRevoked, oauth.ResultPolicySkipped, oauth.ResultPolicyRefused, oauth.ResultPolicyFailed,
-		oauth.ResultUnavailable:
+		oauth.ResultUnavailable, oauth.ResultNotOwner:
 		return true
 	default:
 		return len(o.Decisions) > 0
@@ -75,8 +77,14 @@ func auditFields(o *oauth.Outcome) []zapcore.Field {
 	if o.Owner != o.ClientID {
 		text("owner", o.Owner)
 	}
+	if len(o.Decisions)+len(o.Stood) > 0 {
+		fields = append(fields, zap.String("cascade", string(o.Cascade)))
+	}
 	if len(o.Decisions) > 0 {
-		fields = append(fields, zap.String("cascade", string(o.Cascade)), zap.Array("decisions", decisions(o.Decisions)))
+		fields = append(fields, zap.Array("decisions", decisions(o.Decisions)))
+	}
+	if len(o.Stood) > 0 {
+		fields = append(fields, zap.Array("stood", decisions(o.Stood)))
 	}
 	return append(fields,
 		zap.Duration("duration", o.Duration),
@@ -101,7 +109,9 @@ type decisions []oauth.Decision
 func (list decisions) MarshalLogArray(enc zapcore.ArrayEncoder) error {
 	for _, d := range list {
 		err := enc.AppendObject(zapcore.ObjectMarshalerFunc(func(enc zapcore.ObjectEncoder) error {
-			enc.AddString("id", d.ID)
+			if d.ID != "" {
+				enc.AddString("id", d.ID)
+			}
 			enc.AddUint64("sequence", d.Sequence)
 			enc.AddString("criteria", d.Criteria.String())
 			enc.AddString("mode", d.Mode.String())

@@ -177,10 +177,10 @@ func (d *Denylist) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 type result int
 
 const (
-	allowed result = iota
-	passed         // not ours to judge, handed on
-	passedForeign  // the same, a JWT of an issuer that is not configured
-	denied         // revoked
+	allowed       result = iota
+	passed               // not ours to judge, handed on
+	passedForeign        // the same, a JWT of an issuer that is not configured
+	denied               // revoked
 	invalid
 	expired
 	unknownIssuer

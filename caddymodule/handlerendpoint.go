@@ -34,7 +34,8 @@ func init() {
 // What it does is logged, one line a request, and announced as Caddy events:
 // `token_revoking` before a token is revoked, whose handlers may abort it, which
 // the client is told with 403; `token_revoked` once a revocation is durable; and
-// `token_revocation_refused` for requests that policies or failures have stopped.
+// `token_revocation_refused` for requests that policies or failures have stopped,
+// and for tokens that are another client's.
 type Endpoint struct {
 	// The realm of the challenge that answers a failed HTTP Basic
 	// authentication. Default: token revocation.
@@ -81,6 +82,11 @@ type Endpoint struct {
 	// them: https://app.example.com. Default: none.
 	CORSOrigins []string `json:"cors_origins,omitempty"`
 
+	// Take the client id and secret in HTTP Basic as RFC 6749 has them, each
+	// form-encoded, and only so. By default they are also accepted as they stand,
+	// since many clients forget to encode.
+	StrictBasic bool `json:"strict_basic,omitempty"`
+
 	// What happens to requests over plain HTTP: allow, the default, serves and
 	// counts them, since a token that went over plain HTTP has to die all the
 	// more (RFC 7009, section 2); refuse answers 403. A request that a trusted
@@ -88,7 +94,8 @@ type Endpoint struct {
 	PlainHTTP string `json:"plain_http,omitempty"`
 
 	// Which requests are logged as Info: effects, the default, are revocations,
-	// refusals by policies and failures; all are also those in which the client
+	// refusals by policies, attempts on the tokens of other clients, and
+	// failures; all are also those in which the client
 	// was at fault or there was nothing to revoke. The rest is logged as Debug.
 	Audit string `json:"audit,omitempty"`
 
@@ -142,6 +149,8 @@ func (e *Endpoint) Provision(ctx caddy.Context) error {
 		Secure:          cameOverTLS,
 		Realm:           e.Realm,
 		MaxBody:         e.MaxBody,
+		StrictBasic:     e.StrictBasic,
+		Leeway:          time.Duration(e.app.Leeway),
 		Logger:          ctx.Slogger(),
 		ClientIP:        clientIP,
 		Observe:         e.observe,
@@ -276,6 +285,9 @@ func (r resolver) resolve(ctx context.Context, token string, claims []string) (*
 		return nil, fmt.Errorf("%w: %w", oauth.ErrTokenUnsupported, err)
 	case errors.As(err, &unknown) && unknown.Configured != "":
 		// Most likely a live token, and an issuer that is misspelled here.
+		return nil, fmt.Errorf("%w: %w", oauth.ErrTokenUnsupported, err)
+	case errors.Is(err, issuer.ErrOtherKind):
+		// A refresh token that is a JWT, for example: it may well be alive.
 		return nil, fmt.Errorf("%w: %w", oauth.ErrTokenUnsupported, err)
 	case errors.Is(err, issuer.ErrExpired):
 		return nil, fmt.Errorf("%w: %w", oauth.ErrTokenExpired, err)

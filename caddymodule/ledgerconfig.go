@@ -265,14 +265,7 @@ func (c *LedgerConfig) place() string {
 	if c.Embedded != nil {
 		return fmt.Sprintf("embedded %s %q", c.stream(), c.Embedded.StoreDir)
 	}
-	var servers []string
-	for _, list := range c.NATS.URLs {
-		for server := range strings.SplitSeq(list, ",") { // as the client reads it
-			servers = append(servers, withoutUser(strings.TrimSpace(server)))
-		}
-	}
-	slices.Sort(servers)
-	return fmt.Sprintf("nats %s %q", c.stream(), servers)
+	return fmt.Sprintf("nats %s %q", c.stream(), slices.Sorted(slices.Values(c.servers())))
 }
 
 // withoutUser removes name and password, or a token, from a server's URL.
@@ -294,12 +287,19 @@ func (c *LedgerConfig) checkpointFile() string {
 	return filepath.Join(defaultDataDir(), "checkpoints", hex.EncodeToString(sum[:8])+".checkpoint")
 }
 
-// servers are the addresses that the ledger is reached at, or its directory.
+// servers are the addresses that the ledger is reached at, without names and
+// passwords, or its directory.
 func (c *LedgerConfig) servers() []string {
 	if c.Embedded != nil {
 		return []string{c.Embedded.StoreDir}
 	}
-	return c.NATS.URLs
+	var servers []string
+	for _, list := range c.NATS.URLs {
+		for server := range strings.SplitSeq(list, ",") { // as the client reads it
+			servers = append(servers, withoutUser(strings.TrimSpace(server)))
+		}
+	}
+	return servers
 }
 
 func (c *LedgerConfig) stream() string {

@@ -6,20 +6,69 @@ import (
 	"github.com/edge-revocation/caddy-token-revocation/revocation/ledger"
 )
 
-// observer tells the operator and the running config what the follower sees. The
-// follower outlives configs, so each event goes to whichever app is current.
-func (r *replica) observer(f *following) ledger.Observer {
-	return ledger.Observer{
-		Synced: func() {
+// watchInterval is how often it is looked whether the edge is in sync.
+const watchInterval = 100 * time.Millisecond
+
+// watch tells the operator and the running config when this edge gets in sync and
+// when it turns stale. A follower could not: after a reload there is another one,
+// which may never be in sync.
+func (r *replica) watch() {
+	ticker := time.NewTicker(watchInterval)
+	defer ticker.Stop()
+	var w watcher
+	for {
+		select {
+		case <-r.stop:
+			return
+		case <-ticker.C:
+		}
+		f := r.following.Load()
+		if f.follower == nil {
+			continue // there is nothing to be in sync with
+		}
+		switch event, age := w.look(f.state(), time.Now()); event {
+		case "denylist_synced":
 			sequence := r.denylist.Position().Sequence
 			r.logger.Info("denylist in sync with the ledger",
 				"sequence", sequence, "entries", r.denylist.Stats().Entries)
-			r.announce("denylist_synced", map[string]any{"sequence": sequence})
-		},
-		Stale: func(age time.Duration) {
+			r.announce(event, map[string]any{"sequence": sequence})
+		case "denylist_stale":
 			r.logger.Warn("denylist stale: the ledger has not been heard of", "age", age.Round(time.Millisecond))
-			r.announce("denylist_stale", map[string]any{"age": age.Seconds()})
-		},
+			r.announce(event, map[string]any{"age": age.Seconds()})
+		}
+	}
+}
+
+// watcher decides when to tell. It is for one goroutine.
+type watcher struct {
+	synced bool      // told, and not stale since
+	stale  bool      // told, and not in sync since
+	proven time.Time // up to then everything was known
+}
+
+// look returns the event that there is to tell, if any, and the age of what is
+// known. What was known before the present follower counts until it is old.
+func (w *watcher) look(s ledger.State, now time.Time) (event string, age time.Duration) {
+	if s.EverSynced {
+		w.proven = now.Add(-s.Age)
+	}
+	switch {
+	case s.InSync && !w.synced:
+		w.synced, w.stale = true, false
+		return "denylist_synced", s.Age
+	case s.InSync, s.EverSynced && s.Age < staleVisible:
+		return "", s.Age
+	case !w.stale && !w.proven.IsZero():
+		w.synced, w.stale = false, true
+		return "denylist_stale", now.Sub(w.proven)
+	default:
+		return "", s.Age // never in sync, or told
+	}
+}
+
+// observer tells what else a follower sees.
+func (r *replica) observer(f *following) ledger.Observer {
+	return ledger.Observer{
 		Alarm: func(reason string) {
 			f.doubted.Store(true)
 			r.metrics.alarms.Inc()

@@ -137,6 +137,28 @@ func knownFact(name string) bool {
 	return ok || len(name) > len(claimsPrefix) && strings.HasPrefix(name, claimsPrefix)
 }
 
+// claimAt returns the claim of that name, or what a path of names separated by
+// dots leads to inside of one: realm_access.roles. A name that has dots itself
+// comes first.
+func claimAt(claims map[string]any, path string) (any, bool) {
+	if value, ok := claims[path]; ok {
+		return value, true
+	}
+	for i := range len(path) {
+		if path[i] != '.' {
+			continue
+		}
+		inner, ok := claims[path[:i]].(map[string]any)
+		if !ok {
+			continue
+		}
+		if value, ok := claimAt(inner, path[i+1:]); ok {
+			return value, true
+		}
+	}
+	return nil, false
+}
+
 // factsRequest returns the request that an expression sees: with the facts as
 // placeholders, beside those that the request has already, without credentials.
 func factsRequest(f *oauth.Facts) *http.Request {
@@ -145,7 +167,7 @@ func factsRequest(f *oauth.Facts) *http.Request {
 	repl.Map(func(key string) (any, bool) {
 		if name, ok := strings.CutPrefix(key, factsPrefix); ok {
 			if claim, ok := strings.CutPrefix(name, claimsPrefix); ok {
-				value, found := f.Token.Claims[claim]
+				value, found := claimAt(f.Token.Claims, claim)
 				return plain(value), found
 			}
 			fact, found := factPlaceholders[name]

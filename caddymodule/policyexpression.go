@@ -21,7 +21,7 @@ func init() {
 // ExpressionPolicy is a policy that allows a revocation if a CEL expression, the
 // language of Caddy's own expression matcher, is true:
 //
-//	{http.token_revocation.client.id} != "kiosk" || {http.token_revocation.claims.amr} == "pwd"
+//	{http.token_revocation.client.id} != "kiosk" || "pwd" in {http.token_revocation.claims.amr}
 //
 // It knows Caddy's placeholders and matchers for the request, without its body
 // and credentials, and these:
@@ -40,7 +40,7 @@ func init() {
 // `{http.token_revocation.token.owner}` | The client that it was issued to
 // `{http.token_revocation.token.own}` | Whether that is the client that asks
 // `{http.token_revocation.token.issued_at}`, `.authenticated_at`, `.expires_at` | Unix seconds; 0 if it has none
-// `{http.token_revocation.claims.*}` | A claim of the verified token, under the issuer's name for it; null if it has none
+// `{http.token_revocation.claims.*}` | A claim of the verified token, under the issuer's name for it, or a member of one: `claims.realm_access.roles`; null if it has none
 // `{http.token_revocation.token_type_hint}` | The request's hint, which proves nothing
 // `{http.token_revocation.cascade}` | What would be revoked: token or grant
 // `{http.token_revocation.request.host}`, `.path`, `.plain_http`, `.user_agent` | The request

@@ -43,7 +43,7 @@ type replica struct {
 	sources    []*source // in the order of their configs; the last one is followed
 	checkpoint string    // file name; empty: none
 	place      string    // what the checkpoint is of
-	written    uint64    // the sequence in the newest checkpoint
+	written    written   // what is in the newest checkpoint
 	known      knowledge // of the ledger that was followed last
 
 	metrics *metrics
@@ -59,6 +59,14 @@ type denylistLimits struct {
 	maxEntries  int
 	clientQuota int
 	cacheBytes  int64
+}
+
+// written is what tells one checkpoint from the next. While an entry that can't be
+// applied holds the position, what comes behind it is new all the same, and so is
+// the moment up to which everything is known.
+type written struct {
+	sequence, changes uint64
+	proven            time.Time
 }
 
 // following is what the replica follows, with what was known before it began.
@@ -128,6 +136,7 @@ func newReplica(limits denylistLimits) (*replica, error) {
 	r.metrics = newMetrics(r)
 	r.following.Store(&following{})
 	r.saving.Go(r.saveRegularly)
+	r.saving.Go(r.watch)
 	r.emitting.Go(r.emitEvents)
 	return r, nil
 }
@@ -199,7 +208,7 @@ func (r *replica) follow() {
 			now.known = r.known
 		}
 		if next.checkpoint != r.checkpoint {
-			r.checkpoint, r.place, r.written = next.checkpoint, next.place, 0
+			r.checkpoint, r.place, r.written = next.checkpoint, next.place, written{}
 			now.known = r.loadInto(next, now.known)
 		}
 		now.follower = next.ledger.Follow(r.denylist, r.observer(now))
@@ -286,7 +295,7 @@ func (r *replica) load() time.Time {
 			"file", r.checkpoint, "error", err)
 		return time.Time{}
 	}
-	r.written = position.Sequence
+	r.written = written{position.Sequence, r.changes(), proven}
 	now := time.Now()
 	age := now.Sub(proven)
 	r.logger.Info("checkpoint loaded", "file", r.checkpoint, "sequence", position.Sequence, "proven", proven)
@@ -298,20 +307,35 @@ func (r *replica) load() time.Time {
 
 // save writes the checkpoint if there is anything new. The caller holds r.mu.
 func (r *replica) save() {
-	position := r.denylist.Position()
-	if r.checkpoint == "" || position.Sequence == 0 || position.Sequence == r.written {
+	if r.checkpoint == "" {
+		return
+	}
+	// Before what is written: what is applied meanwhile counts as not written.
+	now := written{r.denylist.Position().Sequence, r.changes(), r.following.Load().proven()}
+	if now.sequence == 0 || !now.differs(r.written) {
 		return
 	}
 	err := os.MkdirAll(filepath.Dir(r.checkpoint), 0o700)
 	if err == nil {
-		err = r.denylist.WriteCheckpoint(r.checkpoint, r.place, r.following.Load().proven())
+		err = r.denylist.WriteCheckpoint(r.checkpoint, r.place, now.proven)
 	}
 	if err != nil {
 		r.logger.Error("checkpoint not written, a restart will read more of the ledger",
 			"file", r.checkpoint, "error", err)
 		return
 	}
-	r.written = position.Sequence
+	r.written = now
+}
+
+func (w written) differs(from written) bool {
+	// The moment is computed from an age, and is not the same to the nanosecond.
+	return w.sequence != from.sequence || w.changes != from.changes || w.proven.Sub(from.proven) >= time.Second
+}
+
+// changes grows with each decision that the denylist takes in.
+func (r *replica) changes() uint64 {
+	s := r.denylist.Stats()
+	return s.Inserted + s.Merged + s.Restored + s.CapHits + s.ShapeHits
 }
 
 func (r *replica) saveRegularly() {
@@ -329,33 +353,6 @@ func (r *replica) saveRegularly() {
 	}
 }
 
-// PublishRevocation sends a decision to the ledger that is followed.
-func (r *replica) PublishRevocation(ctx context.Context, d *revocation.Revocation) (uint64, error) {
-	l, err := r.current()
-	if err != nil {
-		return 0, err
-	}
-	return l.PublishRevocation(ctx, d)
-}
-
-// PublishRestoration sends an undo to the ledger that is followed.
-func (r *replica) PublishRestoration(ctx context.Context, d *revocation.Restoration) (uint64, error) {
-	l, err := r.current()
-	if err != nil {
-		return 0, err
-	}
-	return l.PublishRestoration(ctx, d)
-}
-
-// PublishRevocations sends many decisions to the ledger that is followed.
-func (r *replica) PublishRevocations(ctx context.Context, ds []*revocation.Revocation) (int, uint64, error) {
-	l, err := r.current()
-	if err != nil {
-		return len(ds), 0, err
-	}
-	return l.PublishRevocations(ctx, ds)
-}
-
 // Stands asks the follower, which alone knows what this edge has applied.
 func (r *replica) Stands(ctx context.Context, sequence uint64, ds ...*revocation.Revocation) (bool, error) {
 	f := r.following.Load()
@@ -363,14 +360,6 @@ func (r *replica) Stands(ctx context.Context, sequence uint64, ds ...*revocation
 		return false, nil
 	}
 	return f.follower.Stands(ctx, sequence, ds...)
-}
-
-func (r *replica) current() (*ledger.Ledger, error) {
-	s := r.source()
-	if s == nil {
-		return nil, fmt.Errorf("%w: Caddy is still starting", revocation.ErrUnavailable)
-	}
-	return s.ledger, nil
 }
 
 // Admit refuses what neither the ledger nor the denylist keeps room for.

@@ -17,11 +17,11 @@ func (r *replica) reseed(ctx context.Context) (ledger.Reseeded, error) {
 
 // acknowledge ends, for the whole fleet, what an unreadable entry caused.
 func (r *replica) acknowledge(ctx context.Context, sequence uint64, reason string) (uint64, error) {
-	l, err := r.current()
-	if err != nil {
-		return 0, err
-	}
-	at, err := l.PublishAcknowledgment(ctx, sequence, reason, "operator")
+	var at uint64
+	err := r.onLedger(func(l *ledger.Ledger) (err error) {
+		at, err = l.PublishAcknowledgment(ctx, sequence, reason, "operator")
+		return err
+	})
 	if err == nil {
 		r.denylist.Acknowledge(sequence)
 	}

@@ -15,4 +15,14 @@ type Position struct {
 	// Stored is the server's time stamp of that entry: a history that was
 	// rolled back and grew again has another one at the same sequence.
 	Stored time.Time
+	// Latest is the newest time stamp of any entry up to that one. It is newer
+	// than Stored if the server's clock was set back in between.
+	Latest time.Time
+	// Witness is the sequence of the newest revocation or restoration up to
+	// there, or zero if there is none. As long as its message has not ended, a
+	// ledger without it is not the one that was followed.
+	Witness uint64
+	// WitnessStored is the server's time stamp of the witness, WitnessEnds when
+	// the server forgets it, zero for never.
+	WitnessStored, WitnessEnds time.Time
 }

@@ -139,11 +139,23 @@ type Request struct {
 	// TokenIssuedAt is the iat of the token that was presented, if any. A
 	// cutoff of "now" covers it even if the issuer's clock is ahead.
 	TokenIssuedAt int64
+	// Once asks for a decision about the token that was presented and what came
+	// before it. If one for the same criteria stands already that denies a token
+	// issued at TokenIssuedAt (zero: any such decision), nothing moves: neither
+	// the cutoff nor the end. Without it, whoever kept a token that is long dead
+	// could present it again and again, and cut off each new login. Not together
+	// with Cutoff, Lifetime or Expires.
+	Once bool
 	// Lifetime is how long the decision stands; zero for as long as tokens that
 	// it names can live, as far as that is known.
 	Lifetime time.Duration
-	Reason   string
-	Actor    string
+	// Expires is when the decision ends, in Unix seconds, instead of Lifetime or
+	// TokenExpiry; zero if it is not said. A request that says it is the same
+	// whenever it is repeated. A cutoff stands for as long as tokens from before
+	// it can live, if that is later.
+	Expires int64
+	Reason  string
+	Actor   string
 	// Operator marks decisions that are still admitted when the denylist is
 	// nearly full.
 	Operator bool
@@ -177,8 +189,13 @@ func (s *Service) Revoke(ctx context.Context, req Request) (Receipt, error) {
 	if err != nil {
 		return Receipt{}, err
 	}
-	if seq, ok := s.denylist.Standing(r); ok && s.stands(ctx, seq, r) {
-		return standing(r, seq), nil
+	least := s.least(req, r)
+	if seq, ok := s.denylist.Standing(least); ok {
+		if s.stands(ctx, seq, least) {
+			return standing(least, seq), nil
+		}
+		// In doubt it is recorded again, but not as of now.
+		r.Cutoff = least.Cutoff
 	}
 	if err := s.denylist.Admit(r, req.Operator); err != nil {
 		return Receipt{}, err
@@ -189,6 +206,24 @@ func (s *Service) Revoke(ctx context.Context, req Request) (Receipt, error) {
 	}
 	s.denylist.Revoke(seq, r)
 	return recorded(r, seq), nil
+}
+
+// least returns the least decision that makes r unnecessary: r itself, or with
+// [Request].Once one that reaches the token that was presented, for as long as a
+// token of that age can live.
+func (s *Service) least(req Request, r *Revocation) *Revocation {
+	if !req.Once {
+		return r
+	}
+	least := *r
+	from := max(req.TokenIssuedAt, 1)
+	if r.Mode != Block {
+		least.Cutoff = from
+	}
+	// A decision of the time when the token was issued would end then, and one
+	// that was taken later does not end earlier.
+	least.Expires = min(r.Expires, s.expires(req, from, time.Unix(from, 0)))
+	return &least
 }
 
 // stands tells whether the entry at the sequence makes it unnecessary to record
@@ -232,8 +267,14 @@ func (s *Service) decide(req Request) (*Revocation, error) {
 	switch {
 	case req.Mode == Block && req.Cutoff != 0:
 		return nil, fmt.Errorf("%w: a block has no cutoff", ErrInvalidRequest)
+	case req.Once && (req.Cutoff != 0 || req.Lifetime != 0):
+		return nil, fmt.Errorf("%w: once is for a decision as of now, for as long as tokens live", ErrInvalidRequest)
 	case req.Lifetime != 0 && req.TokenExpiry != 0 && req.Criteria.NamesOneToken():
 		return nil, fmt.Errorf("%w: a token's revocation stands for as long as the token lives, it has no lifetime of its own", ErrInvalidRequest)
+	case req.Expires != 0 && (req.Once || req.Lifetime != 0 || req.TokenExpiry != 0):
+		return nil, fmt.Errorf("%w: an end leaves no room for a lifetime, a token's exp or once", ErrInvalidRequest)
+	case req.Expires < 0 || req.Expires > now.Add(MaxRetention).Unix():
+		return nil, fmt.Errorf("%w: the end is not a time in Unix seconds within %s", ErrInvalidRequest, MaxRetention)
 	case req.Lifetime < 0 || req.Lifetime > MaxRetention:
 		return nil, fmt.Errorf("%w: the lifetime is not between 0 and %s", ErrInvalidRequest, MaxRetention)
 	case req.Cutoff < 0 || req.Cutoff > now.Add(MaxRetention).Unix():
@@ -260,6 +301,9 @@ func (s *Service) expires(req Request, cutoff int64, now time.Time) int64 {
 		latest := now.Add(MaxRetention).Unix()
 		return min(req.TokenExpiry, latest) + leeway
 	}
+	if req.Expires > 0 && req.Mode == Block {
+		return req.Expires
+	}
 	if req.Lifetime > 0 && req.Mode == Block {
 		return now.Unix() + seconds(req.Lifetime)
 	}
@@ -269,7 +313,7 @@ func (s *Service) expires(req Request, cutoff int64, now time.Time) int64 {
 	if s.policy.MaxTokenLifetime != nil {
 		keep = max(keep, s.policy.MaxTokenLifetime(req.Criteria.Issuer))
 	}
-	return max(now.Unix(), cutoff) + seconds(min(keep, MaxRetention)) + leeway
+	return max(max(now.Unix(), cutoff)+seconds(min(keep, MaxRetention))+leeway, req.Expires)
 }
 
 // RestoreRequest asks for the undo of all revocations recorded so far for

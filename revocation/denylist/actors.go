@@ -100,6 +100,16 @@ func (t *actorTable) remove(n int) {
 	}
 }
 
+// countOf returns how many entries an actor has, those included whose issuer is
+// not known any more.
+func (t *actorTable) countOf(actor, issuer string) int {
+	n := t.count(actorKey(actor, issuer))
+	if held, ok := t.byName[actorKey(actor, "")]; ok && issuer != "" {
+		n += t.slots[held].count
+	}
+	return n
+}
+
 func (t *actorTable) count(name string) int {
 	if n, ok := t.byName[name]; ok {
 		return t.slots[n].count

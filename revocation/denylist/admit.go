@@ -11,10 +11,12 @@ import (
 // the ledger. The error wraps [revocation.ErrFull]. Nothing is stored.
 //
 // A decision on criteria that has an entry already needs no room. Otherwise,
-// operators are admitted as long as any room is left; so are cutoffs and
-// decisions that name more than one token, since one of them replaces many
-// entries. Clients' revocations of single tokens are refused from 90 % of the
-// maximum on, and any actor that is no operator is refused beyond its quota.
+// cutoffs and decisions that name more than one token are admitted as long as any
+// room is left, since one of them replaces many entries. Revocations of single
+// tokens are refused from 90 % of the maximum on, an operator's from 95 % on. Any
+// actor that is no operator is refused beyond its quota. Entries of which only the
+// fingerprint is known ([Denylist.RevokeHeld]) count for every actor of that name,
+// whatever the issuer.
 func (d *Denylist) Admit(r *revocation.Revocation, operator bool) error {
 	print := r.Criteria.Fingerprint(r.Mode)
 	names := r.Criteria.Names()
@@ -36,7 +38,7 @@ func (d *Denylist) Admit(r *revocation.Revocation, operator bool) error {
 			return fmt.Errorf("%w: the denylist has %d entries of at most %d", revocation.ErrFull, d.index.live, d.limits.max)
 		}
 	}
-	if q := d.limits.quota; !operator && q >= 0 && d.actors.count(actorKey(r.Actor, r.Criteria.Issuer)) >= q {
+	if q := d.limits.quota; !operator && q >= 0 && d.actors.countOf(r.Actor, r.Criteria.Issuer) >= q {
 		return fmt.Errorf("%w: the actor has the most entries that one may have, %d", revocation.ErrFull, q)
 	}
 	if _, ok := d.shapes.lookup(r.Mode, names); !ok {

@@ -235,3 +235,30 @@ func TestRoomIsMadeWithoutHoldingOthersUp(t *testing.T) {
 		return meanwhile != end
 	})
 }
+
+// TestQuotaKnowsEntriesRecordedAgain counts those of which only the fingerprint is
+// known for the actor that has them.
+func TestQuotaKnowsEntriesRecordedAgain(t *testing.T) {
+	d, _ := newTest(t, Options{MaxEntries: 1000, ActorQuota: 10})
+	mine := func(i int) *revocation.Revocation {
+		r := block(epoch0+3600, "jti", jti(i))
+		r.Actor = "client:a"
+		return r
+	}
+	for i := range 9 {
+		r := mine(i)
+		d.RevokeHeld(uint64(i+1), &revocation.HeldEntry{Fingerprint: r.Criteria.Fingerprint(r.Mode), Names: r.Criteria.Names(), Expires: r.Expires, Actor: r.Actor})
+	}
+	if err := d.Admit(mine(9), false); err != nil {
+		t.Errorf("below the quota: %v", err)
+	}
+	d.Revoke(10, mine(9))
+	if err := d.Admit(mine(10), false); !errors.Is(err, revocation.ErrFull) {
+		t.Errorf("beyond the quota: %v", err)
+	}
+	other := mine(10)
+	other.Actor = "client:b"
+	if err := d.Admit(other, false); err != nil {
+		t.Errorf("another client: %v", err)
+	}
+}

@@ -71,6 +71,9 @@ func (d *Denylist) revoke(e decision) {
 	d.lack.readable(e.sequence)
 	now := d.clock.advance(d.now())
 	if over(e.term.expires(), now, false) {
+		if !d.history.isUndone(e.print, e.sequence) {
+			d.lack.ended(e.term.expires())
+		}
 		return
 	}
 	if _, s := d.index.find(e.print); d.index.live >= d.limits.most(&e) && (s == nil || s.term.Load() == 0) {
@@ -115,6 +118,7 @@ func (d *Denylist) hold(e decision) {
 	}
 	who := d.actors.use(e.actor)
 	d.shapes.add(n)
+	d.shapes.lasts(n, e.term.expires())
 	d.actors.add(who)
 	d.index.put(e.print, tab, s, e.term, newOrigin(e.sequence, e.era, who, n))
 	d.counts.inserted++
@@ -142,6 +146,7 @@ func (d *Denylist) merge(e decision, s *slot) {
 	if t == was && sequence == o.sequence() && era == o.era() {
 		return
 	}
+	d.shapes.lasts(o.shape(), t.expires())
 	s.set(t, o.at(sequence, era))
 	d.counts.merged++
 }
@@ -192,11 +197,11 @@ func (d *Denylist) undoneAbove(o origin) uint64 {
 
 // miss records that an entry is not held. It is called with d.mu held.
 func (d *Denylist) miss(reason string, e decision) {
-	sequence := e.sequence
-	if e.era != d.era {
-		sequence = max(sequence, d.before)
+	mixed := e.era != d.era
+	if mixed {
+		e.sequence = max(e.sequence, d.before)
 	}
-	if d.lack.miss(reason, e.print, sequence, e.term, d.now().Unix()) {
+	if d.lack.miss(reason, &e, mixed, d.now().Unix()) {
 		entries := d.index.live
 		d.later(func() {
 			d.logger.Error("denylist is incomplete: an entry can not be held",

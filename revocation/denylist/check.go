@@ -1,6 +1,8 @@
 package denylist
 
 import (
+	"slices"
+
 	"github.com/edge-revocation/caddy-token-revocation/revocation"
 )
 
@@ -69,7 +71,7 @@ func (d *Denylist) recompute(s *Seen, set *shapeSet) *prints {
 // judge looks every fingerprint up. The clock is read only if one is found.
 func (d *Denylist) judge(p *prints, id *revocation.Identity) Decision {
 	if p.overflow {
-		return Decision{Denied: true, Overflow: true}
+		return d.judgeLive(p.set, id)
 	}
 	for i := range p.inline() {
 		if t, o := d.index.get(p.first[i]); t != 0 {
@@ -87,6 +89,23 @@ func (d *Denylist) judge(p *prints, id *revocation.Identity) Decision {
 		}
 	}
 	return Decision{}
+}
+
+// judgeLive judges an identity that would take too many lookups, by those shapes
+// only whose entries have not all ended: what is left of the others is looked for
+// in vain, and must not have a token refused.
+func (d *Denylist) judgeLive(set *shapeSet, id *revocation.Identity) Decision {
+	now := d.steady.unix(d.now())
+	ended := func(s shape) bool { return now > s.until.Load() }
+	if !slices.ContainsFunc(set.shapes, ended) {
+		return Decision{Denied: true, Overflow: true}
+	}
+	live := &shapeSet{shapes: slices.DeleteFunc(slices.Clone(set.shapes), ended), epoch: set.epoch}
+	var p prints
+	if p.compute(live, id); p.overflow {
+		return Decision{Denied: true, Overflow: true}
+	}
+	return d.judge(&p, id)
 }
 
 func (d *Denylist) decide(t term, o origin, s shape, id *revocation.Identity) (Decision, bool) {

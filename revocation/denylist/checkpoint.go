@@ -50,11 +50,14 @@ type checkpointMeta struct {
 	ProvenAt        time.Time          `json:"proven_at"`
 	Position        checkpointPosition `json:"position"`
 	Before          uint64             `json:"before,omitempty"` // sequence; see Denylist.NewHistory
+	Lost            uint64             `json:"lost,omitempty"`   // highest sequence ahead of the follower that sectionAhead lacks
 	Shapes          []checkpointShape  `json:"shapes"`           // by number
 	Actors          []string           `json:"actors"`           // by number
 	Reason          string             `json:"incomplete_reason,omitempty"`
 	IncompleteUntil int64              `json:"incomplete_until,omitempty"` // Unix seconds
 	Unreadable      []checkpointUnread `json:"unreadable,omitempty"`
+
+	Missing []checkpointMissing `json:"missing,omitempty"` // not among the reasons above
 }
 
 // The eras of entries in a file, whatever they were in the denylist that wrote it.
@@ -69,6 +72,11 @@ type checkpointPosition struct {
 	Created  time.Time `json:"created,omitzero"`
 	Sequence uint64    `json:"sequence,omitempty"`
 	Stored   time.Time `json:"stored,omitzero"`
+	Latest   time.Time `json:"latest,omitzero"`
+
+	Witness       uint64    `json:"witness,omitempty"`
+	WitnessStored time.Time `json:"witness_stored,omitzero"`
+	WitnessEnds   time.Time `json:"witness_ends,omitzero"`
 }
 
 type checkpointShape struct {

@@ -80,10 +80,12 @@ type loaded struct {
 	position   revocation.Position
 	provenAt   time.Time
 	before     uint64
+	lost       uint64
 	shapes     []shape // by number
 	actors     []string
 	gap        gap
 	unreadable []checkpointUnread
+	missing    []decision // their eras are those of the file
 }
 
 func parseCheckpoint(b []byte) (*loaded, error) {
@@ -103,12 +105,20 @@ func parseCheckpoint(b []byte) (*loaded, error) {
 		position:       revocation.Position(meta.Position),
 		provenAt:       meta.ProvenAt,
 		before:         meta.Before,
+		lost:           meta.Lost,
 		actors:         meta.Actors,
 		unreadable:     meta.Unreadable,
 		gap:            gap{reason: meta.Reason, until: meta.IncompleteUntil},
 	}
-	if len(meta.Shapes) > 1<<shapeBits || len(meta.Actors) > 1<<actorBits || len(meta.Unreadable) > maxUnread {
-		return nil, fmt.Errorf("%w: too many shapes, actors or unreadable entries", ErrCheckpoint)
+	if len(meta.Shapes) > 1<<shapeBits || len(meta.Actors) > 1<<actorBits || len(meta.Unreadable) > maxUnread || len(meta.Missing) > maxMissing {
+		return nil, fmt.Errorf("%w: too many shapes, actors, unreadable or missing entries", ErrCheckpoint)
+	}
+	for _, m := range meta.Missing {
+		e, err := m.decision()
+		if err != nil {
+			return nil, err
+		}
+		c.missing = append(c.missing, e)
 	}
 	for _, m := range meta.Shapes {
 		s, err := m.shape()
@@ -181,6 +191,9 @@ func (d *Denylist) join(c *loaded) {
 			d.joinSome(c, stride, present, turn)
 		}
 	}
+	for stride := range slices.Chunk(c.missing, loadStride/4) {
+		d.joinMissing(stride, present, turn)
+	}
 	d.mu.Lock()
 	defer d.unlock()
 	if c.gap.until > 0 {
@@ -194,6 +207,7 @@ func (d *Denylist) join(c *loaded) {
 	if d.position == (revocation.Position{}) {
 		d.position = c.position
 	}
+	d.history.lost = max(d.history.lost, c.lost)
 	for part := c.ahead; len(part) > 0; part = part[entryBytes:] {
 		if e := readEntry(part); e.origin > d.position.Sequence {
 			d.history.applied(e.print, e.origin, e.term)
@@ -210,10 +224,12 @@ func (d *Denylist) join(c *loaded) {
 func (d *Denylist) joinSome(c *loaded, part []byte, present bool, turn uint64) {
 	d.mu.Lock()
 	defer d.unlock()
-	now := d.clock.advance(d.now())
+	now, ended := d.clock.advance(d.now()), int64(0)
+	defer func() { d.lack.ended(ended) }()
 	for ; len(part) > 0; part = part[entryBytes:] {
 		e := readEntry(part)
 		if over(e.term.expires(), now, false) {
+			ended = max(ended, e.term.expires())
 			continue
 		}
 		o, actor := origin(e.origin), ""
@@ -221,24 +237,45 @@ func (d *Denylist) joinSome(c *loaded, part []byte, present bool, turn uint64) {
 			actor = c.actors[n]
 		}
 		s := c.shapes[o.shape()]
-		j := decision{
-			print: e.print, sequence: o.sequence(), era: eraBefore, term: e.term,
+		d.joinOne(decision{
+			print: e.print, sequence: o.sequence(), era: o.era(), term: e.term,
 			mode: s.mode, names: s.names, actor: actor,
-		}
-		switch {
-		case present && d.turn == turn && o.era() == filePresent:
-			j.era = d.era
-		case present && d.turn == turn && o.era() == fileMixed:
-			j.era = d.era.mixed()
-		case o.era() == fileMixed:
-			j.sequence = 0 // that of a part only
-		}
-		if d.history.isUndone(j.print, d.undoneAbove(newOrigin(j.sequence, j.era, 0, 0))) {
-			continue // while this denylist was followed on
-		}
-		if d.index.live >= d.limits.most(&j) {
-			d.sweepSome(capStride, now)
-		}
-		d.hold(j)
+		}, present && d.turn == turn, now)
 	}
+}
+
+// joinMissing tries to hold what the writer of the checkpoint could not.
+func (d *Denylist) joinMissing(some []decision, present bool, turn uint64) {
+	d.mu.Lock()
+	defer d.unlock()
+	now := d.clock.advance(d.now())
+	for _, e := range some {
+		if over(e.term.expires(), now, false) {
+			d.lack.ended(e.term.expires())
+			continue
+		}
+		d.joinOne(e, present && d.turn == turn, now)
+	}
+}
+
+// joinOne holds an entry of a file, with its era there. It is called with d.mu
+// held.
+func (d *Denylist) joinOne(j decision, present bool, now int64) {
+	era := j.era
+	j.era = eraBefore
+	switch {
+	case present && era == filePresent:
+		j.era = d.era
+	case present && era == fileMixed:
+		j.era = d.era.mixed()
+	case era == fileMixed:
+		j.sequence = 0 // that of a part only
+	}
+	if d.history.isUndone(j.print, d.undoneAbove(newOrigin(j.sequence, j.era, 0, 0))) {
+		return // while this denylist was followed on
+	}
+	if d.index.live >= d.limits.most(&j) {
+		d.sweepSome(capStride, now)
+	}
+	d.hold(j)
 }

@@ -367,16 +367,19 @@ func TestCheckpointKnowsWhatCameAheadOfTheFollower(t *testing.T) {
 	})
 }
 
-// writerFunc calls first before the first write.
+// writerFunc calls first before the first write, and second before the second.
 type writerFunc struct {
 	bytes.Buffer
-	first func()
+	first, second func()
 }
 
 func (w *writerFunc) Write(b []byte) (int, error) {
 	if w.first != nil {
 		w.first()
 		w.first = nil
+	} else if w.second != nil {
+		w.second()
+		w.second = nil
 	}
 	return w.Buffer.Write(b)
 }

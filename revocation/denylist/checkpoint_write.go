@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
@@ -12,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"time"
 
 	"github.com/edge-revocation/caddy-token-revocation/revocation"
@@ -55,12 +53,16 @@ func (d *Denylist) writeCheckpoint(to io.Writer, place string, proven time.Time)
 	// The position comes first: whatever changes while entries are copied has a
 	// higher sequence, and the follower will bring it again.
 	d.mu.Lock()
-	position, ahead, turn := d.position, slices.Clone(d.history.ahead), d.turn
+	position, turn := d.position, d.turn
+	absent := make(map[revocation.Fingerprint]missing)
+	d.lack.absent(absent)
+	d.history.keep()
 	d.shapes.pin()
 	d.actors.pinned = true
 	d.mu.Unlock()
 	defer func() {
 		d.mu.Lock()
+		d.history.release()
 		d.shapes.unpin()
 		d.actors.pinned = false
 		d.mu.Unlock()
@@ -77,21 +79,31 @@ func (d *Denylist) writeCheckpoint(to io.Writer, place string, proven time.Time)
 			w.section(sectionEntries, buf)
 		}
 	}
-	meta, early, undone, now := d.restOfCheckpoint(position, ahead)
+	meta, ahead, undone, now := d.restOfCheckpoint()
 	if now != turn {
 		// Entries of two histories with the position of one.
 		return errHistoryTurned
 	}
-	w.section(sectionAhead, early)
-	w.section(sectionUndone, undone)
+	ahead, meta.Lost = latest(ahead, meta.Lost)
+	buf = buf[:0]
+	for _, a := range ahead {
+		buf = checkpointEntry{print: a.print, term: a.term, origin: a.sequence}.append(buf)
+	}
+	w.section(sectionAhead, buf)
+	buf = buf[:0]
+	for _, u := range undone {
+		if u.sequence > position.Sequence {
+			buf = checkpointEntry{print: u.print, origin: u.sequence}.append(buf)
+		}
+	}
+	w.section(sectionUndone, buf)
 	meta.Place, meta.ProvenAt = place, proven
 	meta.Position = checkpointPosition(position)
-	b, err := json.Marshal(meta)
+	// What found room meanwhile may be in neither part of the file otherwise.
+	d.lack.absent(absent)
+	b, err := marshalMeta(meta, absent)
 	if err != nil {
 		return err
-	}
-	if len(b) > maxMeta {
-		return errors.New("there are too many actors")
 	}
 	w.section(sectionMeta, b)
 	return w.finish()
@@ -116,10 +128,11 @@ func (d *Denylist) copyEntries(buf []byte, t *table, from int) []byte {
 }
 
 // restOfCheckpoint returns what belongs to entries copied since the position was
-// there, when began had arrived ahead of the follower. Whoever loads the file
-// follows on from that position, and needs what was ahead of it then: the
-// follower may have passed some of it meanwhile.
-func (d *Denylist) restOfCheckpoint(position revocation.Position, began []aheadEntry) (meta checkpointMeta, ahead, undone []byte, turn uint64) {
+// taken. Whoever loads the file follows on from that position, and needs what was
+// ahead of it then, or has come since: the follower may have passed some of it
+// meanwhile. All that depends on the number of entries is left to the caller, who
+// does not hold the lock.
+func (d *Denylist) restOfCheckpoint() (meta checkpointMeta, ahead []aheadEntry, undone []undoneAt, turn uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for n := range d.shapes.slots {
@@ -135,25 +148,12 @@ func (d *Denylist) restOfCheckpoint(position revocation.Position, began []aheadE
 	for len(meta.Actors) > 0 && meta.Actors[len(meta.Actors)-1] == "" {
 		meta.Actors = meta.Actors[:len(meta.Actors)-1]
 	}
-	all, known := began, make(map[aheadEntry]bool, len(began))
-	for _, a := range began {
-		known[a] = true
-	}
-	for _, a := range d.history.ahead {
-		if !known[a] {
-			all = append(all, a)
-		}
-	}
-	for _, a := range all {
-		ahead = checkpointEntry{print: a.print, term: a.term, origin: a.sequence}.append(ahead)
-	}
-	for _, u := range d.history.order {
-		if u.sequence > position.Sequence {
-			undone = checkpointEntry{print: u.print, origin: u.sequence}.append(undone)
-		}
-	}
+	ahead, meta.Lost = d.history.sinceKept()
+	// What is in order never changes: it is appended to, and forgotten from the
+	// other end.
+	undone = d.history.order
 	meta.Before = d.before
-	meta.Reason, meta.IncompleteUntil, meta.Unreadable = d.lack.lasting(d.clock.seconds())
+	meta.Reason, meta.IncompleteUntil, meta.Unreadable = d.lack.lasting()
 	return meta, ahead, undone, d.turn
 }
 

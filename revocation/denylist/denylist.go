@@ -32,7 +32,8 @@ type Denylist struct {
 	keysUntil atomic.Int64
 
 	// mu is held by whatever changes the above or reads what is below. No check
-	// takes it, and nobody holds it for more than a few hundred microseconds.
+	// takes it. Walks over entries give it up every few thousand; to rebuild a
+	// shard takes it for longest, 0.4 ms with 1M entries and 3 ms with 10M.
 	mu       sync.Mutex
 	shapes   *shapeTable
 	actors   *actorTable

@@ -38,13 +38,18 @@
 // ends are compared with follows the wall clock with a lag of an hour at most,
 // and makes up for it by an eighth of the time that passes.
 //
-// An entry is deleted later, by a clock of its own that wall clock steps hardly
-// move: it is never ahead of the wall clock, advances at most twice as fast as
-// monotonic time, and lags by an hour. A step forward of at most an hour, for
-// however long, deletes nothing live, nor does any step that is taken back
-// within an hour. Where room is short the hour is given up, but not silently: a
-// clock that then steps back to when such an entry was live makes the denylist
-// incomplete until that entry's end.
+// An entry is deleted an hour after its end, by a clock of its own that wall clock
+// steps hardly move: it is never ahead of the wall clock, and advances at most
+// twice as fast as monotonic time. A step forward of at most an hour, for however
+// long, deletes nothing live, nor does any step that is taken back within an hour.
+// After a larger step it takes as long as the step was wide until ended entries
+// are deleted again. Where room is short neither is waited for: what has ended by
+// the clock that ends are compared with is deleted.
+//
+// A clock that is ahead for longer, or was so from the start, does delete what is
+// live, or does not take it in, but never silently: as soon as the clock steps
+// back to when such an entry was live, the denylist is incomplete until that
+// entry's end. Checkpoints remember that.
 //
 // # Bounds
 //

@@ -51,6 +51,13 @@ func FuzzLoadCheckpoint(f *testing.F) {
 	d.Revoke(3, block(epoch0+60, "sid", "s"))
 	d.MarkUnreadable(6, "no JSON", epoch0+30)
 	seed()
+	d.limits.max, d.limits.tokens = 1, 1
+	d.Revoke(8, block(epoch0+90, "sid", "has no room"))
+	d.Revoke(20, cutoff(revocation.IssuedBefore, epoch0, epoch0+80, "sub", "a"))
+	d.history.lost = 15
+	seed()
+	d.NewHistory(revocation.Position{Ledger: "n", Created: time.Unix(10, 0)}, 30)
+	seed()
 	f.Add([]byte(checkpointMagic))
 	f.Add([]byte{})
 

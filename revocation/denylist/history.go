@@ -1,6 +1,11 @@
 package denylist
 
-import "github.com/edge-revocation/caddy-token-revocation/revocation"
+import (
+	"cmp"
+	"slices"
+
+	"github.com/edge-revocation/caddy-token-revocation/revocation"
+)
 
 const (
 	maxUndone = 1 << 16 * modes
@@ -9,6 +14,8 @@ const (
 	// applied by the endpoint that made it. Seconds would do: publishing has a
 	// deadline, and then only the scheduler is in between.
 	lateSeconds = 600
+	// expireStride is how many restorations are dropped in one go.
+	expireStride = 2048
 )
 
 // history makes the order in which decisions arrive irrelevant. It remembers
@@ -22,8 +29,14 @@ type history struct {
 	undone map[revocation.Fingerprint]undone // a restoration is one for each mode
 	order  []undoneAt                        // oldest first
 
-	ahead []aheadEntry // in order of arrival
-	lost  uint64       // highest sequence among those that ahead had no room for
+	ahead []aheadEntry // a heap, the lowest sequence first
+	lost  uint64       // highest sequence among those that there was no room for
+
+	// While a checkpoint is written, what the follower passes is kept: entries in
+	// the file may have merged with it, and whoever loads it has not passed it.
+	keeping bool
+	kept    []aheadEntry // in the order in which they were passed
+	unkept  uint64       // highest sequence among those that kept had no room for
 }
 
 type undone struct {
@@ -72,10 +85,13 @@ func (h *history) dropUndone() {
 	}
 }
 
-// expire drops the restorations that both the follower and any late caller have
-// passed.
+// expire drops some of the restorations that both the follower and any late
+// caller have passed.
 func (h *history) expire(now int64, passed uint64) {
-	for len(h.order) > 0 {
+	for n := 0; len(h.order) > 0; n++ {
+		if n == expireStride {
+			return
+		}
 		oldest := h.order[0]
 		u, ok := h.undone[oldest.print]
 		if ok && u.sequence == oldest.sequence && (u.sequence > passed || now-u.at < lateSeconds) {
@@ -86,13 +102,45 @@ func (h *history) expire(now int64, passed uint64) {
 	h.order, h.undone = nil, nil
 }
 
-// applied remembers a decision that the follower has not passed.
+// applied remembers a decision that the follower has not passed. If there are
+// too many, the lowest goes: restorations above it need not know it.
 func (h *history) applied(print revocation.Fingerprint, sequence uint64, t term) {
-	if len(h.ahead) >= maxAhead {
-		h.lost = max(h.lost, h.ahead[0].sequence)
-		h.ahead = h.ahead[1:]
+	h.push(aheadEntry{print: print, sequence: sequence, term: t})
+	if len(h.ahead) > maxAhead {
+		h.lost = max(h.lost, h.pop().sequence)
 	}
-	h.ahead = append(h.ahead, aheadEntry{print: print, sequence: sequence, term: t})
+}
+
+func (h *history) push(a aheadEntry) {
+	h.ahead = append(h.ahead, a)
+	for i := len(h.ahead) - 1; i > 0; {
+		parent := (i - 1) / 2
+		if h.ahead[parent].sequence <= h.ahead[i].sequence {
+			return
+		}
+		h.ahead[parent], h.ahead[i] = h.ahead[i], h.ahead[parent]
+		i = parent
+	}
+}
+
+// pop removes the decision with the lowest sequence.
+func (h *history) pop() aheadEntry {
+	lowest, last := h.ahead[0], len(h.ahead)-1
+	h.ahead[0] = h.ahead[last]
+	h.ahead = h.ahead[:last]
+	for i := 0; ; {
+		least := i
+		for child := 2*i + 1; child <= 2*i+2 && child < last; child++ {
+			if h.ahead[child].sequence < h.ahead[least].sequence {
+				least = child
+			}
+		}
+		if least == i {
+			return lowest
+		}
+		h.ahead[least], h.ahead[i] = h.ahead[i], h.ahead[least]
+		i = least
+	}
 }
 
 // since returns the merged terms of the decisions on print above sequence, and
@@ -108,18 +156,44 @@ func (h *history) since(print revocation.Fingerprint, sequence uint64) (t term, 
 
 // passed drops the decisions up to the follower's place.
 func (h *history) passed(sequence uint64) {
-	n := 0
-	for n < len(h.ahead) && h.ahead[n].sequence <= sequence {
-		n++
+	for len(h.ahead) > 0 && h.ahead[0].sequence <= sequence {
+		a := h.pop()
+		if !h.keeping {
+			continue
+		}
+		if len(h.kept) >= maxAhead {
+			h.unkept = max(h.unkept, h.kept[0].sequence)
+			h.kept = h.kept[1:]
+		}
+		h.kept = append(h.kept, a)
 	}
-	switch {
-	case n < len(h.ahead):
-		h.ahead = h.ahead[n:]
-	case cap(h.ahead) > 1024:
+	if len(h.ahead) == 0 && cap(h.ahead) > 1024 {
 		h.ahead = nil
-	default:
-		h.ahead = h.ahead[:0]
 	}
+}
+
+// keep begins to keep what the follower passes.
+func (h *history) keep() { h.keeping = true }
+
+// release ends what keep began.
+func (h *history) release() { h.keeping, h.kept, h.unkept = false, nil, 0 }
+
+// sinceKept returns what came ahead of the follower's place when keep was called,
+// or has since, and the highest sequence of what is missing from it. The slice is
+// the caller's.
+func (h *history) sinceKept() (all []aheadEntry, lost uint64) {
+	return slices.Concat(h.kept, h.ahead), max(h.lost, h.unkept)
+}
+
+// latest bounds what a checkpoint says of decisions ahead of the follower to
+// those with the highest sequences.
+func latest(all []aheadEntry, lost uint64) ([]aheadEntry, uint64) {
+	if len(all) <= maxAhead {
+		return all, lost
+	}
+	slices.SortFunc(all, func(a, b aheadEntry) int { return cmp.Compare(a.sequence, b.sequence) })
+	surplus := len(all) - maxAhead
+	return all[surplus:], max(lost, all[surplus-1].sequence)
 }
 
 // newest returns the highest sequence that is remembered.

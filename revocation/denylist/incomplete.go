@@ -20,7 +20,7 @@ type lack struct {
 	mu      sync.Mutex
 	marked  gap                                // by the follower
 	full    gap                                // by entries for which there was no room
-	deleted int64                              // the latest end of an entry deleted before the margin was over
+	deleted int64                              // the latest end of what was deleted, or not stored, as having ended
 	missing map[revocation.Fingerprint]missing // those entries for which there was no room
 	unread  map[uint64]unread                  // by sequence: what the follower could not read
 	untold  int64                              // the latest end among those beyond maxMissing
@@ -38,9 +38,15 @@ type unread struct {
 	loaded bool // an earlier process could not read it
 }
 
+// missing is an entry that the index can't hold, merged from all decisions on its
+// criteria. It has what it takes to hold it elsewhere: a checkpoint carries it.
 type missing struct {
-	term term
-	last uint64
+	term  term
+	last  uint64
+	mixed bool // not all of it is of the present history
+	mode  revocation.Mode
+	names []string
+	actor string
 }
 
 // Incomplete tells whether entries that should be in force are not held, why,
@@ -48,8 +54,13 @@ type missing struct {
 // to be asked with each request by routes that fail closed.
 func (d *Denylist) Incomplete(now time.Time) (reason string, until int64, ok bool) {
 	g := d.lack.current.Load()
-	// A wall clock that was just set wrong closes no gap either.
-	if g == nil || now.Unix() > g.until && d.steady.unix(now) > g.until {
+	if g == nil {
+		return "", 0, false
+	}
+	// A wall clock that was just set wrong closes no gap either. The steady clock
+	// need not be read for one that ended before it can be behind.
+	wall := now.Unix()
+	if wall-purgeMargin > g.until || wall > g.until && d.steady.unix(now) > g.until {
 		return "", 0, false
 	}
 	return g.reason, g.until, true
@@ -83,16 +94,20 @@ func (l *lack) mark(g gap, now int64) (first bool) {
 
 // miss records an entry that is not held. It returns true if the denylist was
 // complete before.
-func (l *lack) miss(reason string, print revocation.Fingerprint, sequence uint64, t term, now int64) (first bool) {
+func (l *lack) miss(reason string, e *decision, mixed bool, now int64) (first bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	t, print := e.term, e.print
 	first = t.expires() >= now && l.complete(now)
 	l.full.reason = reason
 	if m, ok := l.missing[print]; ok || len(l.missing) < maxMissing {
 		if l.missing == nil {
 			l.missing = make(map[revocation.Fingerprint]missing)
 		}
-		l.missing[print] = missing{term: t.merge(m.term), last: max(sequence, m.last)}
+		l.missing[print] = missing{
+			term: t.merge(m.term), last: max(e.sequence, m.last), mixed: mixed || m.mixed,
+			mode: e.mode, names: e.names, actor: e.actor,
+		}
 	} else {
 		l.untold = max(l.untold, t.expires())
 	}
@@ -121,10 +136,10 @@ func (l *lack) undo(print revocation.Fingerprint, sequence uint64) {
 	}
 }
 
-// deletedEarly records that an entry was deleted after its end, but before a
-// clock that turns out to be wrong could have been set right. It is missing if
-// the clock goes back to before its end.
-func (l *lack) deletedEarly(expires int64) {
+// ended records that something was deleted, or not stored, because it has ended
+// by a clock that may turn out to be wrong, from the start or for long. It is
+// missing if the clock goes back to before its end, and nothing is otherwise.
+func (l *lack) ended(expires int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if expires > l.deleted {
@@ -140,12 +155,14 @@ func (l *lack) expire(now int64) {
 	removed := false
 	for print, m := range l.missing {
 		if over(m.term.expires(), now, false) {
+			l.deleted = max(l.deleted, m.term.expires())
 			delete(l.missing, print)
 			removed = true
 		}
 	}
 	for sequence, u := range l.unread {
 		if over(u.until, now, false) {
+			l.deleted = max(l.deleted, u.until)
 			delete(l.unread, sequence)
 			removed = true
 		}
@@ -169,7 +186,7 @@ func (l *lack) complete(now int64) bool {
 }
 
 func (l *lack) publish() {
-	g := l.rest()
+	g := l.rest(l.full)
 	for _, u := range l.unread {
 		if u.until > g.until {
 			g = u.gap
@@ -180,11 +197,12 @@ func (l *lack) publish() {
 	}
 }
 
-// rest returns the gap that lasts longest among those that nobody can close.
-func (l *lack) rest() gap {
-	g := gap{reason: "the clock went back to before entries that were deleted for lack of room", until: l.deleted}
-	if l.full.until >= g.until {
-		g = l.full
+// rest returns the gap that lasts longest among those that nobody can close, and
+// the given one.
+func (l *lack) rest(full gap) gap {
+	g := gap{reason: "the clock went back to before the end of entries that were deleted", until: l.deleted}
+	if full.until >= g.until {
+		g = full
 	}
 	if l.marked.until >= g.until {
 		g = l.marked

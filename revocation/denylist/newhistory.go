@@ -45,7 +45,11 @@ func sameHistory(p, q revocation.Position) bool {
 // Memory of the old history's restorations is dropped, so that none of them
 // undoes a decision of the new one.
 //
-// Decisions that are applied while NewHistory runs are of the new history. It
+// Decisions that are applied from the call on are taken for ones of the new
+// history. One that the old history acknowledged just before, and that this edge's
+// own endpoint applies just after, can't be told from them: it denies, but a
+// restoration in the new history undoes it only from its old sequence on, and
+// [Denylist.HeldEntries] yields that as if the new history had it. NewHistory
 // looks at every entry once; checks never wait for it, changes for microseconds.
 func (d *Denylist) NewHistory(p revocation.Position, last uint64) {
 	d.turning.Lock()

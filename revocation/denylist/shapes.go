@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/edge-revocation/caddy-token-revocation/revocation"
@@ -35,6 +36,9 @@ type shape struct {
 	mode  revocation.Mode
 	names []string // sorted
 	label string   // names, joined with commas
+	// until is when the last of its entries ends, in Unix seconds, or later; zero
+	// if there is none. Checks read it.
+	until *atomic.Int64
 }
 
 // shapeSet is an immutable list of the shapes in use.
@@ -112,6 +116,7 @@ func (t *shapeTable) use(mode revocation.Mode, names []string) (n int, changed, 
 		mode:  mode,
 		names: slices.Clone(names),
 		label: strings.Join(names, ","),
+		until: new(atomic.Int64),
 	}}
 	started := false
 	for _, name := range names {
@@ -194,10 +199,18 @@ func (t *shapeTable) unpin() {
 
 func (t *shapeTable) add(n int) { t.slots[n].count++ }
 
+// lasts records the end of an entry, before checks can find that.
+func (t *shapeTable) lasts(n int, expires int64) {
+	if until := t.slots[n].until; expires > until.Load() {
+		until.Store(expires)
+	}
+}
+
 func (t *shapeTable) remove(n int, now int64) {
 	s := &t.slots[n]
 	if s.count--; s.count == 0 {
 		s.idle = now
+		s.until.Store(0)
 	}
 }
 

@@ -70,16 +70,28 @@ func (d *Denylist) sweepSome(n int, now int64) {
 		if t != c.table {
 			c.table, c.slot = t, 0
 		}
-		short := d.index.live >= d.limits.pressure
-		t.each(c.slot, c.slot+n, func(t *table, s *slot) {
-			if expires := term(s.term.Load()).expires(); over(expires, now, short) {
-				if !over(expires, now, false) {
-					d.lack.deletedEarly(expires)
-				}
-				d.kill(t, s)
-				d.counts.expired++
+		end, short := now, d.index.live >= d.limits.pressure
+		if short {
+			// The purge clock may be behind for long after the wall clock was set
+			// right. The steady clock is not.
+			end = max(now, d.steady.unix(d.now()))
+		}
+		ended := int64(0)
+		t.each(c.slot, c.slot+n, func(_ *table, s *slot) {
+			if expires := term(s.term.Load()).expires(); over(expires, end, short) {
+				ended = max(ended, expires)
 			}
 		})
+		if ended > 0 {
+			// First, so that nobody finds neither the entry nor the gap.
+			d.lack.ended(ended)
+			t.each(c.slot, c.slot+n, func(t *table, s *slot) {
+				if over(term(s.term.Load()).expires(), end, short) {
+					d.kill(t, s)
+					d.counts.expired++
+				}
+			})
+		}
 		looked := min(n, len(t.slots)-c.slot)
 		c.slot += looked
 		n -= max(looked, 1)

@@ -95,7 +95,7 @@ func (l *lack) newHistory(last uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for print, m := range l.missing {
-		m.last = last
+		m.last, m.mixed = last, true
 		l.missing[print] = m
 	}
 	for sequence, u := range l.unread {
@@ -113,18 +113,16 @@ type checkpointUnread struct {
 }
 
 // lasting returns what a checkpoint has to say: why, and until when, the index
-// is not complete.
-func (l *lack) lasting(now int64) (reason string, until int64, unreadable []checkpointUnread) {
+// is not complete, apart from what [lack.absent] says. What has ended is part of it: the clock may be wrong.
+func (l *lack) lasting() (reason string, until int64, unreadable []checkpointUnread) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for sequence, u := range l.unread {
-		if !over(u.until, now, false) {
-			unreadable = append(unreadable, checkpointUnread{
-				Sequence: sequence, Reason: u.reason, Until: u.until, Before: u.before,
-			})
-		}
+		unreadable = append(unreadable, checkpointUnread{
+			Sequence: sequence, Reason: u.reason, Until: u.until, Before: u.before,
+		})
 	}
-	if g := l.rest(); !over(g.until, now, false) {
+	if g := l.rest(gap{reason: l.full.reason, until: l.untold}); g.until > 0 {
 		reason, until = g.reason, g.until
 	}
 	return reason, until, unreadable

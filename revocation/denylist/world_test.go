@@ -33,6 +33,8 @@ type world struct {
 	// lag is how far the steady clock may be behind the wall clock.
 	lag    time.Duration
 	offset time.Duration // of the wall clock
+	ahead  time.Duration // of the wall clock too, since the start, until it is set right
+	gaps   bool          // it was ahead, so that something may be missing, which is said
 	tokens int
 	seen   []*Seen
 
@@ -64,6 +66,10 @@ func newWorld(t *rapid.T, path string) *world {
 		o.MaxEntries = rapid.IntRange(1, 12).Draw(t, "max")
 	}
 	w := &world{path: path, o: o, clock: clock, m: &model{gen: 1}, gens: 1, name: "history 0"}
+	if rapid.IntRange(0, 2).Draw(t, "begins with a clock that is ahead") == 0 {
+		w.ahead, w.gaps = time.Duration(rapid.IntRange(1, 8).Draw(t, "hours"))*time.Hour, true
+		clock.step(w.ahead)
+	}
 	for range 5 {
 		w.watched = append(w.watched, drawIdentity(t, clock.unix()))
 	}
@@ -89,8 +95,11 @@ func (w *world) verdict(id *revocation.Identity) (must *revocation.Revocation, m
 	return w.m.verdict(id, wall, wall-int64(w.lag/time.Second)-2)
 }
 
+// mayMiss tells whether entries may be missing, if the denylist says so.
+func (w *world) mayMiss() bool { return w.o.MaxEntries != 0 || w.gaps }
+
 func (w *world) verdicts() *truth {
-	v := &truth{capped: w.o.MaxEntries != 0}
+	v := &truth{capped: w.mayMiss()}
 	for _, id := range w.watched {
 		must, may := w.verdict(id)
 		v.must, v.may = append(v.must, must != nil), append(v.may, may)
@@ -162,7 +171,7 @@ func (w *world) compare(t *rapid.T, dec Decision, id *revocation.Identity) {
 	must, may := w.verdict(id)
 	if must != nil && !dec.Denied {
 		_, until, incomplete := w.list().Incomplete(w.clock.Now())
-		if w.o.MaxEntries == 0 || !incomplete || until < must.Expires {
+		if !w.mayMiss() || !incomplete || until < must.Expires {
 			t.Fatalf("false allowed: %+v; incomplete is %t until %d, the end is %d", id, incomplete, until, must.Expires)
 		}
 	}
@@ -173,7 +182,8 @@ func (w *world) compare(t *rapid.T, dec Decision, id *revocation.Identity) {
 
 // TestNeverAFalseAnswerWhateverTheOrder runs any sequence of decisions, applied
 // by the endpoint ahead of the follower, by the follower, late or twice, by
-// criteria or by fingerprint; of passing time, clock steps within an hour, sweeps,
+// criteria or by fingerprint; of passing time, clock steps within an hour, a clock
+// that is hours ahead from the start until it is set right, sweeps,
 // checkpoints written while entries change, reloads, checkpoints loaded while it
 // serves, and ledgers that turn out to be others. It compares each answer with
 // the naive model's, and so do readers that never pause.
@@ -212,6 +222,12 @@ func TestNeverAFalseAnswerWhateverTheOrder(t *testing.T) {
 				w.step(next - w.offset)
 				w.offset = next
 			},
+			"set right": func(*rapid.T) {
+				if w.ahead > 0 {
+					w.step(-w.ahead)
+					w.ahead = 0
+				}
+			},
 			"wind":       func(*rapid.T) { w.list().steady.wind(w.clock.Now()) },
 			"sweep":      func(*rapid.T) { sweepAll(w.list()) },
 			"turn":       w.turn,
@@ -245,7 +261,7 @@ func TestNeverAFalseAnswerWhateverTheOrder(t *testing.T) {
 				if s := d.Stats(); s.Entries > s.MaxEntries {
 					t.Fatalf("%d entries of at most %d", s.Entries, s.MaxEntries)
 				}
-				if reason, _, incomplete := d.Incomplete(w.clock.Now()); incomplete && w.o.MaxEntries == 0 {
+				if reason, _, incomplete := d.Incomplete(w.clock.Now()); incomplete && !w.mayMiss() {
 					t.Fatalf("incomplete: %s", reason)
 				}
 			},

@@ -41,7 +41,11 @@ type value struct {
 func (r *reading) makeIdentity(issuer string, claims *claimMap, extra []string, t times, thumbprint string) (*revocation.Identity, error) {
 	r.values, r.joined = r.values[:0], r.joined[:0]
 	for i, name := range wellKnown {
-		if err := r.addFirst(name, claims.wellKnown[i], true); err != nil {
+		add := r.addFirst
+		if name == revocation.ClaimClientID {
+			add = r.addAll
+		}
+		if err := add(name, claims.wellKnown[i], true); err != nil {
 			return nil, err
 		}
 	}
@@ -92,6 +96,18 @@ func (r *reading) makeIdentity(issuer string, claims *claimMap, extra []string, 
 func (r *reading) addFirst(canonical string, names Names, single bool) error {
 	for _, name := range names {
 		if added, err := r.add(canonical, name, single); added || err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addAll adds the claim under all of its names. A token that names two clients
+// belongs to neither, see [revocation.Identity.Value], and a revocation of either
+// denies it.
+func (r *reading) addAll(canonical string, names Names, single bool) error {
+	for _, name := range names {
+		if _, err := r.add(canonical, name, single); err != nil {
 			return err
 		}
 	}

@@ -22,9 +22,11 @@ func TestClaimsAreExtractedUnderCanonicalNames(t *testing.T) {
 		extra  []string
 		want   map[string][]string
 	}{
-		{"mapped", map[string]any{"uti": "u", "azp": "a"}, nil, map[string][]string{"jti": {"u"}, "client_id": {"a"}}},
+		{"mapped", map[string]any{"uti": "u", "azp": "a", "client_id": nil}, nil, map[string][]string{"jti": {"u"}, "client_id": {"a"}}},
 		{"what is mapped away does not count", map[string]any{"jti": "forged"}, nil, map[string][]string{"jti": nil}},
-		{"first alternative wins", map[string]any{"azp": "first", "client_id": "second"}, nil, map[string][]string{"client_id": {"first"}}},
+		// Whoever revokes one of them is right, and neither owns the token.
+		{"two clients", map[string]any{"azp": "first", "client_id": "second"}, nil, map[string][]string{"client_id": {"first", "second"}}},
+		{"one client twice", map[string]any{"azp": "a", "client_id": "a"}, nil, map[string][]string{"client_id": {"a"}}},
 		{"second alternative", map[string]any{"client_id": "second"}, nil, map[string][]string{"client_id": {"second"}}},
 		{"null and empty are no value", map[string]any{"azp": "", "client_id": "second", "sub": ""}, nil, map[string][]string{"client_id": {"second"}, "sub": nil}},
 		{"numbers", map[string]any{"sub": 4711, "n": 5.0}, []string{"n"}, map[string][]string{"sub": {"4711"}, "n": {"5"}}},

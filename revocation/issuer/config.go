@@ -71,9 +71,11 @@ type Config struct {
 	// {"jti": "uti", "client_id": ["azp", "appid"]}. Of a list, the first one
 	// that the token has counts; begin it with the one that the issuer itself
 	// always sets, never with one that users or their custom mappers can add, or
-	// they could hide behind it. Defaults: jti, sub, client_id and sid under
-	// their own names; any other claim that a revocation names is looked up
-	// under that name. Names are case-sensitive and top-level.
+	// they could hide behind it. Only of client_id all count: a token that names
+	// two clients belongs to neither, and a revocation of either denies it.
+	// Defaults: jti, sub, client_id and sid under their own names; any other
+	// claim that a revocation names is looked up under that name. Names are
+	// case-sensitive and top-level.
 	Claims map[string]Names `json:"claims,omitempty"`
 
 	// Types are the accepted values of the typ header, without "application/"

@@ -6,7 +6,7 @@ import (
 )
 
 // What can be wrong with a presented token. Every error of [Set.Identify] wraps
-// exactly one of these. No error text holds a token or a part of its signature.
+// exactly one of these, apart from [ErrOtherKind]. No error text holds a token or a part of its signature.
 var (
 	// ErrNotJWT says that the token is opaque, or encrypted, which is the same
 	// to whoever has no key: only introspection, or the hash of the whole token
@@ -21,6 +21,12 @@ var (
 	// ErrInvalid says that the token was proven not to be a valid access token:
 	// signature, algorithm, kind of token, audience, lifetime or a claim.
 	ErrInvalid = errors.New("invalid token")
+	// ErrOtherKind says why a token is invalid: it claims to be of a configured
+	// issuer, and is another kind of JWT than its access tokens, by its typ or its
+	// claims, or because it has an algorithm that they don't use: a refresh token,
+	// say. Nothing more is proven. It may be alive for all that: a revocation
+	// endpoint must not say that it is not. Its errors wrap [ErrInvalid], too.
+	ErrOtherKind = errors.New("not an access token")
 	// ErrExpired says that exp is over, leeway included.
 	ErrExpired = errors.New("expired token")
 	// ErrNotYetValid says that nbf or iat is still to come, leeway included.
@@ -42,6 +48,12 @@ type invalidError string
 
 func (e invalidError) Error() string        { return "invalid token: " + string(e) }
 func (e invalidError) Is(target error) bool { return target == ErrInvalid }
+
+// An otherKindError is an invalidError that is [ErrOtherKind] as well.
+type otherKindError string
+
+func (e otherKindError) Error() string        { return "invalid token: " + string(e) }
+func (e otherKindError) Is(target error) bool { return target == ErrInvalid || target == ErrOtherKind }
 
 // UnknownIssuerError tells which issuer a token named. It wraps
 // [ErrUnknownIssuer].

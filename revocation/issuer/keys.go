@@ -327,6 +327,12 @@ func (k *keyring) ask(kid []byte) (f *flight, proof bool) {
 	return k.pending, true
 }
 
+// loaded tells whether the present keys are what their source had when it was
+// last asked.
+func (k *keyring) loaded() bool {
+	return !k.current.Load().loaded.IsZero() && k.lastError() == nil
+}
+
 // lastError returns why the last load failed, nil if it did not.
 func (k *keyring) lastError() error {
 	k.mu.Lock()

@@ -219,12 +219,38 @@ func (s *KeySource) Status() KeyStatus { return s.keys.status() }
 // Verify tells whether one of the keys signed j. The error wraps [ErrInvalid] if
 // none did, and [ErrKeysUnavailable] if that can't be told now; a key that is
 // not known yet is asked for, and waited for until ctx is done.
+//
+// Keys are asked for a few times a minute only. In between, a key that their owner
+// did not publish when last asked, successfully and a moment ago, is none of the
+// keys: anybody can write any kid, and a client that gets another answer than an
+// unknown one would stand out by it.
 func (s *KeySource) Verify(ctx context.Context, j *JWT) error {
+	_, err := s.Try(ctx, j)
+	return err
+}
+
+// Try is [KeySource.Verify], and tells whether any signature was computed. None
+// is if no key has the kid, or is one for the algorithm: whoever must not let
+// callers find that out by the time it takes does the same work elsewhere.
+func (s *KeySource) Try(ctx context.Context, j *JWT) (tried bool, err error) {
 	alg := jose.SignatureAlgorithm(j.Algorithm())
 	if !slices.Contains(s.algs, alg) {
-		return invalidError("its algorithm is not accepted")
+		return false, invalidError("its algorithm is not accepted")
 	}
-	_, err := s.keys.verify(ctx, string(j.reading.raw), j.reading, alg, true)
+	_, err = s.keys.find(ctx, j.reading.kid, true, func(set *keySet) (*key, bool) {
+		found, known, n := set.verify(string(j.reading.raw), j.reading, alg)
+		tried = tried || n > 0
+		return found, known
+	})
+	return tried, s.decided(err)
+}
+
+// decided returns [ErrInvalid] for a key that is not known and can't be asked for
+// again yet, if the last answer is good.
+func (s *KeySource) decided(err error) error {
+	if errors.Is(err, errNotAgain) && s.keys.loaded() {
+		return invalidError("its key is not among those that were asked for a moment ago")
+	}
 	return err
 }
 
@@ -250,6 +276,7 @@ func (s *KeySource) Contains(ctx context.Context, public crypto.PublicKey) (bool
 		}
 		return nil, false
 	})
+	err = s.decided(err)
 	if errors.Is(err, ErrInvalid) {
 		return false, nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -145,6 +146,71 @@ func TestKeySourceWithoutKeysProvesNothing(t *testing.T) {
 	stranger := mustRead(t, revocationtest.SignWith(t, revocationtest.NewKey(t, "ES256", "new"), nil, map[string]any{"a": 1}))
 	if err := s.Verify(cancelled, stranger); errors.Is(err, ErrInvalid) {
 		t.Errorf("nothing was asked, and yet: %v", err)
+	}
+}
+
+// Anybody can write any kid: while the last answer of the source is good and it
+// can't be asked again yet, an unknown one is no key, and no reason to say that
+// keys are unavailable.
+func TestKeySourceDecidesWhileItMayNotAskAgain(t *testing.T) {
+	server := revocationtest.NewAuthServer(t)
+	s := newKeySource(t, KeySourceConfig{JWKSURI: server.URL + revocationtest.JWKSPath})
+	s.Start()
+	unknown := func(i int) *JWT {
+		key := revocationtest.NewKey(t, "ES256", fmt.Sprint("made-up-", i))
+		return mustRead(t, revocationtest.SignWith(t, key, nil, map[string]any{"a": 1}))
+	}
+	stranger := revocationtest.NewKey(t, "ES256", "x")
+	for i := range 3 * onDemandBurst {
+		j := unknown(i)
+		if tried, err := s.Try(t.Context(), j); tried || !errors.Is(err, ErrInvalid) {
+			t.Fatalf("number %d: %v, %v", i, tried, err)
+		}
+		if got, err := s.Contains(t.Context(), stranger.Public().Key); got || err != nil {
+			t.Fatalf("number %d: contained %v, %v", i, got, err)
+		}
+	}
+	if err := s.Verify(t.Context(), mustRead(t, server.Token(nil))); err != nil {
+		t.Errorf("a known key: %v", err)
+	}
+	s.Stop()
+	if err := s.Verify(t.Context(), unknown(-1)); !errors.Is(err, ErrKeysUnavailable) {
+		t.Errorf("stopped: %v", err)
+	}
+
+	// One whose last answer was bad proves nothing.
+	s = newKeySource(t, KeySourceConfig{JWKSURI: server.URL + revocationtest.JWKSPath})
+	s.Start()
+	if err := s.Verify(t.Context(), mustRead(t, server.Token(nil))); err != nil {
+		t.Fatal(err)
+	}
+	server.Fail(http.StatusBadGateway)
+	for i := range 3 * onDemandBurst {
+		if err := s.Verify(t.Context(), unknown(i)); !errors.Is(err, ErrKeysUnavailable) {
+			t.Fatalf("out of order, number %d: %v", i, err)
+		}
+	}
+}
+
+func TestKeySourceTellsWhetherASignatureWasComputed(t *testing.T) {
+	key := revocationtest.NewKey(t, "ES256", "k")
+	s := newKeySource(t, KeySourceConfig{JWKS: jwks(t, key), Algorithms: []string{"ES256", "RS256"}})
+	for name, tt := range map[string]struct {
+		key    jose.JSONWebKey
+		header map[string]any
+		tried  bool
+	}{
+		"the key":                          {key, nil, true},
+		"another key of that name":         {revocationtest.NewKey(t, "ES256", "k"), nil, true},
+		"another name":                     {key, map[string]any{"kid": "x"}, false},
+		"no name":                          {key, map[string]any{"kid": nil}, true},
+		"another kind of key":              {revocationtest.NewKey(t, "RS256", "k"), nil, false},
+		"an algorithm that is not allowed": {revocationtest.NewKey(t, "EdDSA", "k"), nil, false},
+	} {
+		tried, err := s.Try(t.Context(), mustRead(t, revocationtest.SignWith(t, tt.key, tt.header, map[string]any{"a": 1})))
+		if tried != tt.tried || (err == nil) != (tried && tt.key.Key == key.Key) {
+			t.Errorf("%s: tried %v, %v", name, tried, err)
+		}
 	}
 }
 

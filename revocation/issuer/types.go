@@ -59,11 +59,11 @@ func (p typePolicy) check(r *reading) error {
 	typ := normalType(r.typ)
 	switch {
 	case len(p.accepted) > 0 && !slices.Contains(p.accepted, typ):
-		return invalidError("its typ is not accepted")
+		return otherKindError("its typ is not accepted")
 	case typ == "at+jwt":
 		return nil // says what it is
 	case slices.Contains(otherTypes[:], typ):
-		return invalidError("it is another kind of JWT")
+		return otherKindError("it is another kind of JWT")
 	}
 	return checkContents(&r.scanner)
 }
@@ -78,12 +78,12 @@ func checkContents(s *scanner) error {
 	if m, found := s.find("events"); found && m.kind == kindObject {
 		// Required in logout tokens and security events (RFC 8417, section 2.2),
 		// which some issuers send without typ.
-		return invalidError("it is a security event or logout token")
+		return otherKindError("it is a security event or logout token")
 	}
 	if m, found := s.find("typ"); found && m.kind == kindString {
 		switch string(m.value) { // Keycloak's own claim
 		case "ID", "Refresh", "Offline", "Logout":
-			return invalidError("it is not an access token")
+			return otherKindError("it is not an access token")
 		}
 	}
 	// An access token cannot hold its own hash. A nonce and the hash of a code
@@ -99,4 +99,4 @@ func checkContents(s *scanner) error {
 	return nil
 }
 
-const errIDToken = invalidError("it is an ID token")
+const errIDToken = otherKindError("it is an ID token")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -51,14 +52,19 @@ func (i *Issuer) identify(ctx context.Context, token string, r *reading, req Req
 }
 
 // algorithm returns the token's algorithm if it is one of the issuer's. Names
-// are case-sensitive, and "none" in any spelling is on no list.
+// are case-sensitive, and "none" in any spelling is on no list. An unsigned token is
+// nobody's; one with another algorithm may be the issuer's refresh token.
 func (i *Issuer) algorithm(r *reading) (jose.SignatureAlgorithm, error) {
 	for _, alg := range i.algs {
 		if string(r.alg) == string(alg) {
 			return alg, nil
 		}
 	}
-	return "", invalidError("its algorithm is not accepted")
+	const reason = "its algorithm is not accepted"
+	if strings.EqualFold(string(r.alg), "none") {
+		return "", invalidError(reason)
+	}
+	return "", otherKindError(reason)
 }
 
 // verify returns the key that the token is signed with.
@@ -70,16 +76,27 @@ func (i *Issuer) verify(ctx context.Context, token string, r *reading, alg jose.
 // accepted.
 func (k *keyring) verify(ctx context.Context, token string, r *reading, alg jose.SignatureAlgorithm, wait bool) (*key, error) {
 	return k.find(ctx, r.kid, wait, func(set *keySet) (*key, bool) {
-		var room [maxCandidates]*key
-		candidates, byID := set.candidates(room[:0], r.kid, r.hasKid, alg)
-		for _, candidate := range candidates {
-			if verifySignature(token, r.payload, alg, candidate) {
-				return candidate, true
-			}
-		}
-		return nil, byID || r.hasKid && set.has(string(r.kid))
+		found, known, _ := set.verify(token, r, alg)
+		return found, known
 	})
 }
+
+// verify returns the key of the set that the token is signed with; if there is
+// none, whether a key of the token's kid is known. tried is how many were tried.
+func (s *keySet) verify(token string, r *reading, alg jose.SignatureAlgorithm) (found *key, known bool, tried int) {
+	var room [maxCandidates]*key
+	candidates, byID := s.candidates(room[:0], r.kid, r.hasKid, alg)
+	for i, candidate := range candidates {
+		if verifySignature(token, r.payload, alg, candidate) {
+			return candidate, true, i + 1
+		}
+	}
+	return nil, byID || r.hasKid && s.has(string(r.kid)), len(candidates)
+}
+
+// errNotAgain says that a key is not known, and that its owner was asked for keys
+// too often of late to be asked at once.
+var errNotAgain = fmt.Errorf("%w: the token's key is not known yet", ErrKeysUnavailable)
 
 // find returns the key that match finds in the set; if match finds none, it says
 // whether a key of that name is known.
@@ -106,8 +123,10 @@ func (k *keyring) find(ctx context.Context, kid []byte, wait bool, match func(*k
 			// The owner may have reused the kid for another key; the load that
 			// was asked for will tell, for the next token.
 			return nil, invalidError("its signature does not verify")
+		case flight == nil:
+			return nil, fmt.Errorf("%w: the token's key is not known, and nothing loads keys", ErrKeysUnavailable)
 		case !wait:
-			return nil, fmt.Errorf("%w: the token's key is not known yet", ErrKeysUnavailable)
+			return nil, errNotAgain
 		}
 		select {
 		case <-flight.done:

@@ -29,12 +29,15 @@ func (f *Follower) apply(s *session, m jetstream.Msg, meta *jetstream.MsgMetadat
 		f.reject(kind, m, meta, err)
 	}
 	f.carryOut(s, kind, said, m, meta)
-	f.position = revocation.Position{
-		Ledger: s.history.ledger, Created: s.history.created, Sequence: sequence, Stored: meta.Timestamp,
+	p := f.position
+	p.Ledger, p.Created, p.Sequence, p.Stored = s.history.ledger, s.history.created, sequence, meta.Timestamp
+	if p.Stored.After(p.Latest) {
+		p.Latest = p.Stored
 	}
-	if meta.Timestamp.After(f.latest) {
-		f.latest = meta.Timestamp
+	if kind == KindEntry || kind == KindRestore { // even one that can't be applied
+		p = bearWitness(p, m.Headers())
 	}
+	f.position = p
 	f.sink.SetPosition(f.persistent())
 	f.lag.Store(meta.NumPending)
 	f.sequence.Store(sequence)

@@ -13,6 +13,7 @@ const (
 	heartbeatTTL    = time.Minute
 	silence         = 10 * time.Second // without any heartbeat entry: a new session
 	maxBeatsPending = 64
+	beatRoom        = 1 << 10 // more than one takes in the stream, in bytes
 )
 
 // beats sends heartbeat entries when nobody else does, and reads those that come.
@@ -50,6 +51,14 @@ func (b *beats) begin(s *session) {
 
 // tend is called several times a second.
 func (b *beats) tend() {
+	// A session may last for months, and the server's clock be set meanwhile:
+	// heartbeats of others would look as old as the difference for ever.
+	h := b.f.l.newestLook()
+	if h != nil {
+		b.f.fresh.calibrate(h.asked, h.at)
+	}
+	unheard := b.f.fresh.age(b.f.l.now()) > 3*b.f.l.o.HeartbeatInterval
+	b.f.l.choke(unheard && h != nil && h.full())
 	s := b.session.Load()
 	if s == nil {
 		return

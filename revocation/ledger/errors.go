@@ -3,6 +3,8 @@ package ledger
 import (
 	"errors"
 	"fmt"
+
+	"github.com/edge-revocation/caddy-token-revocation/revocation"
 )
 
 // Reasons why a ledger can't be used, as found in [Status.Problem] and, next to
@@ -35,6 +37,10 @@ var (
 	// nothing, as one does whose disk was full: it needs space, and then to be
 	// started again.
 	ErrNotStoring = errors.New("the ledger's server answers but stores nothing: is its disk full? free space there, then restart it")
+	// ErrNoRoom says that the stream is full, so that heartbeats are refused too:
+	// edges can't prove that they know everything, and turn stale. It wraps
+	// [revocation.ErrFull].
+	ErrNoRoom = fmt.Errorf("%w, and heartbeats find no room in it either, so that edges turn stale: give the stream a larger maximum size", revocation.ErrFull)
 	// ErrLocked says that the store directory is in use.
 	ErrLocked = errors.New("the ledger's store directory is in use")
 	// ErrClosed says that the ledger was closed.

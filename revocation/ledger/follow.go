@@ -110,12 +110,12 @@ type Follower struct {
 
 	// Of the sessions, which run one after the other.
 	position revocation.Position // newest entry seen
-	latest   time.Time           // newest time stamp seen, see divergence
 	holds    holds               // where the sink's position must stay
 	heeded   time.Time           // when a short-lived entry was last warned of
 	poisoned uint64              // newest sequence that was logged as poison
 	failure  string              // newest error that was logged
 	headless bool                // an alarm was raised for a missing genesis entry
+	unsound  uint64              // times that the stream could forget, and was read again since
 
 	beats beats
 }
@@ -222,6 +222,7 @@ func (f *Follower) complain(up context.Context, err error) {
 func (f *Follower) watch() {
 	t := time.NewTicker(min(watchInterval, max(f.l.o.HeartbeatInterval/20, time.Millisecond)))
 	defer t.Stop()
+	defer f.l.choked.Store(false)
 	inSync, sound := false, true
 	for {
 		select {
@@ -233,6 +234,10 @@ func (f *Follower) watch() {
 		f.beats.tend()
 		if s := f.beats.session.Load(); s != nil && f.l.moved(s.history) {
 			s.cancel(errMoved)
+		} else if s != nil {
+			if times, sound := f.l.soundness(); sound && times != s.unsound {
+				s.cancel(errSound)
+			}
 		}
 		if err := f.l.unsoundness(); err == nil {
 			sound = true

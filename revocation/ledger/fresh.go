@@ -17,7 +17,8 @@ import (
 //   - For one of another edge there is the server's time stamp. The server's
 //     clock is related to ours by asking it for the time: it read "at" no earlier
 //     than we asked. Whatever the two clocks show, the difference holds as long
-//     as neither is set; asking is repeated every few seconds.
+//     as neither is set; asking is repeated with each look at the stream, every
+//     few seconds, and the newest answer counts.
 //
 // Every error is on the safe side: an answer, or a heartbeat, that was under way
 // for long makes the knowledge look older, not younger. In particular an old
@@ -28,6 +29,7 @@ type freshness struct {
 
 	mu         sync.Mutex
 	calibrated bool
+	asked      time.Time     // for the calibration in use
 	baseline   time.Duration // smallest known (ours - server's) clock difference
 
 	// proof is the newest moment that is proven, in nanoseconds since epoch.
@@ -49,9 +51,14 @@ func newFreshness(epoch time.Time) *freshness {
 func (f *freshness) elapsed(t time.Time) time.Duration { return t.Sub(f.epoch) }
 
 // calibrate takes that the server's clock read at, at or after the moment asked.
+// What is older than the newest so far is ignored.
 func (f *freshness) calibrate(asked, at time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.calibrated && !asked.After(f.asked) {
+		return
+	}
+	f.asked = asked
 	f.baseline = f.elapsed(asked) - sinceUnix(at)
 	f.calibrated = true
 }

@@ -13,10 +13,8 @@ import (
 
 // divergence returns why the stream's history cannot be the one that position
 // belongs to, or an empty string. Following it from there would miss entries for
-// ever. Latest is the newest time stamp seen up to there: that of the position's
-// own entry is an older one where the server's clock was set back in between.
-// Acked is what the server had acknowledged to us before h was asked for.
-func (l *Ledger) divergence(ctx context.Context, nc *nats.Conn, h *history, p revocation.Position, latest time.Time, acked acknowledged) (string, error) {
+// ever. Acked is what the server had acknowledged to us before h was asked for.
+func (l *Ledger) divergence(ctx context.Context, nc *nats.Conn, h *history, p revocation.Position, acked acknowledged) (string, error) {
 	if p.Sequence == 0 {
 		return "", nil
 	}
@@ -55,6 +53,9 @@ func (l *Ledger) divergence(ctx context.Context, nc *nats.Conn, h *history, p re
 	if err != nil {
 		return "", err
 	}
+	// The position's own time stamp is not the newest one where the server's
+	// clock was set back before it. A position of before that was kept lacks it.
+	latest := p.Latest
 	if latest.Before(p.Stored) {
 		latest = p.Stored
 	}

@@ -174,6 +174,13 @@ func TestAPositionOfAnotherHistoryIsRecognised(t *testing.T) {
 	eventually(t, "expired", func() bool { return at(gone).IsZero() })
 	created, id := st.CachedInfo().Created, l.Status().LedgerID
 
+	witnessed := func(stored time.Time, witness uint64, at, ends time.Time) revocation.Position {
+		return revocation.Position{
+			Ledger: id, Created: created, Sequence: last, Stored: stored,
+			Witness: witness, WitnessStored: at, WitnessEnds: ends,
+		}
+	}
+
 	for name, c := range map[string]struct {
 		p     revocation.Position
 		alarm string
@@ -186,6 +193,14 @@ func TestAPositionOfAnotherHistoryIsRecognised(t *testing.T) {
 		"beyond the end":                  {revocation.Position{Ledger: id, Created: created, Sequence: last + 1000, Stored: at(last)}, "rolled back"},
 		"another entry in its place":      {revocation.Position{Ledger: id, Created: created, Sequence: last, Stored: at(last).Add(time.Second)}, "grown again"},
 		"expired, and newer ones before":  {revocation.Position{Ledger: id, Created: created, Sequence: gone, Stored: at(3)}, "grown again"},
+		"the clock was set back before":   {revocation.Position{Ledger: id, Created: created, Sequence: gone, Stored: at(3), Latest: expired}, ""},
+		"with its witness":                {witnessed(at(last), last, at(last), time.Time{}), ""},
+		"with an older witness":           {witnessed(at(last), 4, at(4), time.Now().Add(time.Hour)), ""},
+		"another witness in its place":    {witnessed(at(last), 4, at(5), time.Now().Add(time.Hour)), "grown again"},
+		"without its witness":             {witnessed(at(last), gone, expired, time.Now().Add(time.Hour)), "is gone"},
+		"without one that was for ever":   {witnessed(at(last), gone, expired, time.Time{}), "is gone"},
+		"with one that has ended":         {witnessed(at(last), gone, expired, time.Now()), ""},
+		"with one that has nearly ended":  {witnessed(at(last), gone, expired, time.Now().Add(time.Minute)), ""},
 		"replaced, and newer ones before": {revocation.Position{Ledger: id, Created: created, Sequence: last, Stored: at(3)}, "grown again"},
 	} {
 		t.Run(name, func(t *testing.T) {

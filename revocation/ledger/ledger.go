@@ -48,12 +48,14 @@ type Ledger struct {
 	problem error     // why the stream can't be used; nil if it can
 	missing time.Time // since when the stream is gone, if it was there
 	skew    time.Duration
+	unsound uint64 // times that the stream was found with settings that lose
 	acked   acknowledged
 	// Attempts to publish that timed out in a row.
 	unstored         int
 	unstoredSince    time.Time
 	notStoringLogged bool
 
+	choked    atomic.Bool // see choke
 	slots     chan struct{}
 	publishes counters
 }
@@ -229,6 +231,13 @@ func (l *Ledger) remember(h *history) {
 	l.skew = h.asked.Add(h.rtt / 2).Round(0).Sub(h.at)
 }
 
+// newestLook returns the newest look at the stream, or nil.
+func (l *Ledger) newestLook() *history {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.seen
+}
+
 // conclude records whether the ledger can be used.
 func (l *Ledger) conclude(up context.Context, err error) {
 	if l.ctx.Err() != nil {
@@ -240,6 +249,9 @@ func (l *Ledger) conclude(up context.Context, err error) {
 	l.mu.Lock()
 	before := l.problem
 	l.problem = err
+	if errors.Is(err, ErrStreamSettings) && !errors.Is(before, ErrStreamSettings) {
+		l.unsound++
+	}
 	l.mu.Unlock()
 	switch {
 	case err == nil && before == nil, err != nil && before != nil && before.Error() == err.Error():
@@ -279,6 +291,22 @@ func (l *Ledger) unsoundness() error {
 		return l.problem
 	}
 	return nil
+}
+
+// soundness returns how often the stream was found with settings that could lose
+// revocations, and whether the newest look at it found nothing wrong.
+func (l *Ledger) soundness() (times uint64, sound bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.unsound, l.problem == nil
+}
+
+// choke takes whether heartbeats fail to come through a stream that has no room
+// for another one.
+func (l *Ledger) choke(now bool) {
+	if was := l.choked.Swap(now); now && !was {
+		l.log.Error("the revocation ledger is full", "error", ErrNoRoom)
+	}
 }
 
 // awaitLook waits for the first look at the stream, which may create it.

@@ -32,7 +32,8 @@ const (
 // id, so that it is stored once. Any error means that r must be treated as not
 // recorded: it wraps [revocation.ErrFull] if there is no room, the errors of
 // Validate if r is at fault, else [revocation.ErrUnavailable] and, where known,
-// one of this package's.
+// one of this package's: [ErrNotPermitted] also for a user that may publish, but
+// not see whether the stream is one that keeps what it is given.
 func (l *Ledger) PublishRevocation(ctx context.Context, r *revocation.Revocation) (uint64, error) {
 	data, err := encodeRevocation(r)
 	if err != nil {
@@ -51,7 +52,8 @@ func (l *Ledger) PublishRestoration(ctx context.Context, r *revocation.Restorati
 }
 
 // PublishHeartbeat stores a heartbeat entry, for fleets whose edges may not
-// write: something has to, every few seconds, or all of them turn stale.
+// write: something has to, every few seconds, or all of them turn stale. Unlike
+// the others, it needs no permission to look at the stream.
 func (l *Ledger) PublishHeartbeat(ctx context.Context) (uint64, error) {
 	data, id, err := l.heartbeat()
 	if err != nil {
@@ -118,6 +120,11 @@ func (l *Ledger) retry(ctx context.Context, m *message) (uint64, error) {
 	wait := firstPublishRetry
 	for {
 		err := l.awaitUsable(ctx)
+		if m.kind == KindHeartbeat && errors.Is(err, ErrNotPermitted) {
+			// Whoever may only write can't look at the stream. Its name is checked
+			// all the same, and who follows it judges what it is.
+			err = nil
+		}
 		if err != nil {
 			return 0, fmt.Errorf("%w: %w", revocation.ErrUnavailable, err)
 		}

@@ -208,3 +208,68 @@ func TestARevocationIsStoredAgainAfterARollBack(t *testing.T) {
 		t.Error("not denied by an edge that starts now")
 	}
 }
+
+// What a stream forgot while it was set to is not in the history that follows,
+// although no sequence and no id tells of it.
+func TestWhatAStreamForgotIsReseededOnceItKeepsEverythingAgain(t *testing.T) {
+	t.Parallel()
+	srv := revocationtest.StartNATS(t)
+	e := newEdge(t, impatient(srv.URL())).synced(t)
+	js := client(t, srv.URL())
+	expires := time.Now().Add(time.Hour).Unix()
+	for i := range 50 {
+		e.revoke(t, fmt.Sprint("x", i), expires)
+	}
+	was := streamConfig(t, js)
+	c := was
+	c.MaxMsgsPerSubject = 1
+	if _, err := js.UpdateStream(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the alarm", func() bool { return len(e.seen.raised()) > 0 })
+	eventually(t, "forgotten", func() bool { return entries(t, js) == 1 })
+	if _, err := js.UpdateStream(t.Context(), was); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "reseeded", func() bool {
+		done, err := e.Reseed(t.Context(), e.denylist)
+		return err == nil && done.Entries == 49
+	})
+	e.synced(t)
+	fresh := newEdge(t, impatient(srv.URL())).synced(t)
+	for i := range 50 {
+		if id := fmt.Sprint("x", i); !e.denies(id) || !fresh.denies(id) {
+			t.Errorf("%s is denied here: %t, by an edge that starts now: %t", id, e.denies(id), fresh.denies(id))
+		}
+	}
+	if r := e.seen.raised(); len(r) != 1 {
+		t.Errorf("alarms: %q", r)
+	}
+}
+
+func TestAStreamWithoutRoomForHeartbeatsIsAProblemThatHeals(t *testing.T) {
+	t.Parallel()
+	srv := revocationtest.StartNATS(t)
+	e := newEdge(t, impatient(srv.URL())).synced(t)
+	js := client(t, srv.URL())
+	expires := time.Now().Add(time.Hour).Unix()
+	for i := range 30 {
+		e.revoke(t, fmt.Sprint("x", i), expires)
+	}
+	was := streamConfig(t, js)
+	c := was
+	c.MaxBytes = 2 << 10
+	if _, err := js.UpdateStream(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "stale, and the status says why", func() bool {
+		st := e.Status()
+		return !e.State().InSync && !st.Usable && errors.Is(st.Problem, ledger.ErrNoRoom) && errors.Is(st.Problem, revocation.ErrFull)
+	})
+	if _, err := js.UpdateStream(t.Context(), was); err != nil {
+		t.Fatal(err)
+	}
+	e.synced(t)
+	eventually(t, "usable", func() bool { return e.Status().Usable })
+	e.revoke(t, "after", expires)
+}

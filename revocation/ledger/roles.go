@@ -15,7 +15,8 @@ const (
 	// RoleEdge follows the ledger and writes nothing, not even heartbeats.
 	RoleEdge Role = "edge"
 	// RoleProducer writes revocations, restorations and heartbeats, and reads
-	// nothing. Whoever has it can log anyone out.
+	// nothing. Whoever has it can log anyone out. It is for programs that publish
+	// by themselves: of a [Ledger], it can use PublishHeartbeat only.
 	RoleProducer Role = "producer"
 	// RolePublisher does both: an edge that also serves a revocation endpoint.
 	RolePublisher Role = "publisher"

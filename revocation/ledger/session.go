@@ -25,6 +25,7 @@ var (
 	errQuiet    = errors.New("no heartbeat came through the ledger (may any edge publish them?)")
 	errGap      = errors.New("an entry is missing in what was delivered")
 	errReplayed = errors.New("the ledger's history changed")
+	errSound    = errors.New("the stream keeps everything again")
 	errMoved    = errors.New("the ledger's genesis entry is not the one that it was")
 )
 
@@ -40,6 +41,10 @@ type session struct {
 	began    time.Time
 	history  *history
 	consumed uint64 // consumer sequence of the newest delivery
+	// Stream sequence of the newest delivery: it begins with the witness, which
+	// is before the position.
+	delivered uint64
+	unsound   uint64 // as Follower.unsound, when reading began
 }
 
 func (s *session) run(ctx context.Context) error {
@@ -70,18 +75,23 @@ func (s *session) run(ctx context.Context) error {
 		return err // without direct get, nothing can tell which history it is
 	}
 	s.f.headless = false
-	reason, err := s.l.divergence(ctx, s.nc, s.history, s.f.position, s.f.latest, acked)
+	reason, err := s.l.divergence(ctx, s.nc, s.history, s.f.position, acked)
 	if err != nil {
 		return err
 	}
 	if reason != "" {
-		// What is held stays in force: replaying joins to it.
-		s.f.position, s.f.latest, s.f.holds = revocation.Position{}, time.Time{}, nil
-		s.l.forgetAcked()
-		s.f.sink.NewHistory(s.beginning(), s.history.state.LastSeq)
-		s.f.alarm(reason)
-		return errReplayed
+		return s.replay(reason)
 	}
+	// While the stream could forget, it may have: what is held and not there any
+	// more has to be known for what it is, or reseeding would pass it over.
+	if times, sound := s.l.soundness(); sound && times != s.f.unsound {
+		s.f.unsound = times
+		if s.f.position.Sequence > 0 {
+			s.l.log.Warn("the stream keeps everything again: it is read from its beginning, to learn what it forgot meanwhile")
+			return s.replay("")
+		}
+	}
+	s.unsound = s.f.unsound
 	if s.f.position.Sequence == 0 {
 		s.introduce()
 	}
@@ -110,6 +120,18 @@ func (s *session) run(ctx context.Context) error {
 	}
 }
 
+// replay ends the session with reading everything again, as another history.
+// What is held stays in force: replaying joins to it. A reason raises the alarm.
+func (s *session) replay(reason string) error {
+	s.f.position, s.f.holds = revocation.Position{}, nil
+	s.l.forgetAcked()
+	s.f.sink.NewHistory(s.beginning(), s.history.state.LastSeq)
+	if reason != "" {
+		s.f.alarm(reason)
+	}
+	return errReplayed
+}
+
 // introduce tells the sink, before the first entry, which history it is:
 // sequences of another one say nothing about those of this one.
 func (s *session) introduce() {
@@ -131,9 +153,14 @@ func (s *session) consumer(ctx context.Context) (jetstream.Consumer, error) {
 	defer cancel()
 	ctx, done := s.l.link.refused.watch(ctx, "$JS.API.CONSUMER.CREATE."+s.l.o.Stream)
 	defer done()
+	start := s.f.position.Sequence + 1
+	if w := s.f.position.Witness; w > 0 && w < start {
+		start = w
+	}
+	s.delivered = start - 1
 	c, err := s.js.CreateConsumer(ctx, s.l.o.Stream, jetstream.ConsumerConfig{
 		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:       s.f.position.Sequence + 1,
+		OptStartSeq:       start,
 		AckPolicy:         jetstream.AckNonePolicy,
 		MemoryStorage:     true,
 		Replicas:          consumerReplicas,
@@ -153,12 +180,21 @@ func (s *session) take(m jetstream.Msg) error {
 	}
 	// Sequences of the stream have holes wherever an entry has expired. Those of
 	// the consumer have one only where a delivery was lost.
-	if meta.Sequence.Consumer != s.consumed+1 || meta.Sequence.Stream <= s.f.position.Sequence {
+	if meta.Sequence.Consumer != s.consumed+1 || meta.Sequence.Stream <= s.delivered {
 		s.f.counts.gaps.Add(1)
 		return fmt.Errorf("%w: delivery %d, entry %d, after delivery %d, entry %d", errGap,
-			meta.Sequence.Consumer, meta.Sequence.Stream, s.consumed, s.f.position.Sequence)
+			meta.Sequence.Consumer, meta.Sequence.Stream, s.consumed, s.delivered)
 	}
-	s.consumed = meta.Sequence.Consumer
+	first := s.consumed == 0
+	s.consumed, s.delivered = meta.Sequence.Consumer, meta.Sequence.Stream
+	if first {
+		if reason := s.missing(meta); reason != "" {
+			return s.replay(reason)
+		}
+	}
+	if meta.Sequence.Stream <= s.f.position.Sequence {
+		return nil // applied before this session
+	}
 	s.f.apply(s, m, meta)
 	return nil
 }

@@ -133,3 +133,30 @@ func TestClockSkewBetweenEdges(t *testing.T) {
 		eventually(t, "stale, whatever the clock shows", func() bool { return !e.follower.State().InSync })
 	}
 }
+
+// A clock of this edge that jumps ahead shows the same as one of the server that
+// is set back: every heartbeat of others looks late, for ever, unless the clocks
+// are compared again. The session goes on: heartbeats do come.
+func TestAnEdgeThatMayOnlyFollowSurvivesAServerClockThatIsSetBack(t *testing.T) {
+	t.Parallel()
+	o := embedded(t.TempDir())
+	o.HeartbeatInterval = 100 * time.Millisecond
+	o.Embedded.Listen = "127.0.0.1:0"
+	o.Embedded.Users = []ledger.User{{Name: "reader", Password: secret, Role: ledger.RoleEdge}}
+	own := open(t, o)
+	writer := own.Follow(newSink(), ledger.Observer{})
+	defer writer.Stop()
+	var step atomic.Int64
+	edge := open(t, ledger.Options{
+		External:          &ledger.ExternalOptions{URLs: []string{"nats://" + own.Status().Listen}, User: "reader", Password: secret},
+		HeartbeatInterval: 100 * time.Millisecond, StaleAfter: 2 * time.Second,
+		Now: func() time.Time { return time.Now().Add(time.Duration(step.Load())) },
+	})
+	f := edge.Follow(newSink(), ledger.Observer{})
+	defer f.Stop()
+	eventually(t, "in sync", func() bool { return f.State().InSync })
+	step.Add(int64(8 * time.Second))
+	beats := f.Stats().Heartbeats
+	eventually(t, "heartbeats go on", func() bool { return f.Stats().Heartbeats > beats+5 })
+	eventually(t, "in sync again", func() bool { return f.State().InSync })
+}

@@ -48,6 +48,9 @@ func (l *Ledger) Status() Status {
 	if s.Problem == nil {
 		s.Problem = l.notStoring()
 	}
+	if s.Problem == nil && l.choked.Load() {
+		s.Problem = ErrNoRoom
+	}
 	s.Usable = s.Problem == nil
 	if l.embedded != nil {
 		s.Standalone = l.embedded.listen == ""
@@ -82,6 +85,13 @@ func (l *Ledger) NearlyFull() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.seen != nil && l.seen.nearlyFull()
+}
+
+// full tells whether there is no room for another heartbeat.
+func (h *history) full() bool {
+	bytes := h.config.MaxBytes > 0 && h.state.Bytes+beatRoom >= uint64(h.config.MaxBytes)
+	count := h.config.MaxMsgs > 0 && h.state.Msgs >= uint64(h.config.MaxMsgs)
+	return bytes || count
 }
 
 func (h *history) nearlyFull() bool {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -44,7 +45,8 @@ type assertionRules struct {
 	store     AssertionStore // nil: none are accepted
 	audiences []string
 	lifetime  time.Duration
-	decoys    decoyKeys
+	// decoy does the work of verifying with keys of nobody.
+	decoy func(context.Context, *issuer.JWT)
 }
 
 func newAssertionRules(o EndpointOptions) assertionRules {
@@ -52,7 +54,7 @@ func newAssertionRules(o EndpointOptions) assertionRules {
 		store:     o.Assertions,
 		audiences: slices.Clone(o.AssertionAudiences),
 		lifetime:  o.AssertionLifetime,
-		decoys:    newDecoyKeys(),
+		decoy:     newDecoyKeys().verify,
 	}
 }
 
@@ -147,13 +149,17 @@ func (u *authenticator) checkAssertionTimes(j *assertion) error {
 }
 
 // byAssertion returns the client if it has signed j and j was not used before.
-func (u *authenticator) byAssertion(ctx context.Context, method AuthMethod, j *assertion, client *Client) (*Client, error) {
-	if client == nil || !client.allows(method) {
+func (u *authenticator) byAssertion(ctx context.Context, a *attempt, j *assertion, client *Client) (*Client, error) {
+	if client == nil || !client.allows(a.method) {
 		// As much work as for a client that may.
-		u.assertions.decoys.verify(ctx, j.jwt)
+		u.assertions.decoy(ctx, j.jwt)
 		return nil, errNotRegistered
 	}
-	err := client.Keys.Verify(ctx, j.jwt)
+	tried, err := client.Keys.Try(ctx, j.jwt)
+	if !tried {
+		// Nor must a client stand out because it has no key of that name or kind.
+		u.assertions.decoy(ctx, j.jwt)
+	}
 	switch {
 	case errors.Is(err, issuer.ErrKeysUnavailable):
 		u.log.LogAttrs(ctx, slog.LevelWarn, "the keys of a client are unavailable",
@@ -166,6 +172,17 @@ func (u *authenticator) byAssertion(ctx context.Context, method AuthMethod, j *a
 	case u.assertions.store == nil:
 		return nil, errors.New("this endpoint accepts no assertions, since it can't remember them")
 	}
+	// An assertion is recorded for the whole fleet, and later read by every edge
+	// that starts: not for a request that would be refused anyway, and not more
+	// often than clients have tokens to revoke.
+	if refusal := refuseToken(a.token, u.maxToken); refusal != nil {
+		return nil, refusal
+	}
+	if u.spending != nil {
+		if wait := u.spending.take(paceKeyOf(client)); wait > 0 {
+			return nil, tooMany("too many requests of this client", wait)
+		}
+	}
 	// From here on the assertion is spent, whatever becomes of the request.
 	first, err := u.assertions.store.UseOnce(ctx, j.key(client), max(j.until.Sub(u.now()), time.Second))
 	if err != nil {
@@ -176,6 +193,23 @@ func (u *authenticator) byAssertion(ctx context.Context, method AuthMethod, j *a
 		return nil, errors.New("the assertion was used before")
 	}
 	return client, nil
+}
+
+// refuseToken returns the answer to a request without a token that could be
+// revoked, nil if there is one. It is the same for clients of every method, only
+// that an assertion is not spent on it: that the assertion was used before is
+// then not found out, and does not matter.
+func refuseToken(token string, limit int) *answer {
+	switch {
+	case trimSpace(token) == "":
+		return refuse(http.StatusBadRequest, "the token is missing")
+	case len(token) > limit:
+		return refuse(http.StatusBadRequest, "the token is too long")
+	case strings.TrimRight(token, "\r\n") != token:
+		return refuse(http.StatusBadRequest, "the token ends in a line break")
+	default:
+		return nil
+	}
 }
 
 // key is what the assertion is remembered by. Lengths keep two triples from

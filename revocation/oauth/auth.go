@@ -17,8 +17,10 @@ type attempt struct {
 	// credentials are the readings of what was sent: two if HTTP Basic can be
 	// read in two ways, otherwise one.
 	credentials []credential
-	// assertion is the text of a client assertion, if there is one.
+	// assertion is the text of a client assertion, if there is one, and token is
+	// then what it is to be spent on.
 	assertion string
+	token     string
 	// bare is true if the form has a client_id and nothing else: whether that is
 	// enough, or a TLS certificate has to come with it, depends on the client.
 	bare bool
@@ -58,7 +60,9 @@ func readAttempt(h http.Header, f form, strict bool) (attempt, *answer) {
 	case (assertion == "") != (assertionType == ""):
 		return attempt{}, refuse(http.StatusBadRequest, "client_assertion and client_assertion_type belong together")
 	case assertion != "":
-		return readAssertionParams(assertion, assertionType, id)
+		a, refusal := readAssertionParams(assertion, assertionType, id)
+		a.token = f.get(paramToken)
+		return a, refusal
 	case id == "":
 		return attempt{}, invalidClient(descNoClient)
 	case secret != "":
@@ -103,6 +107,7 @@ type authenticator struct {
 	clients    ClientStore
 	decoy      func(id string) *Client
 	assertions assertionRules
+	maxToken   int
 	now        func() time.Time
 	retryAfter time.Duration
 	log        *slog.Logger
@@ -125,6 +130,7 @@ func newAuthenticator(o EndpointOptions) *authenticator {
 		clients:    o.Clients,
 		decoy:      DecoyOf(o.Clients),
 		assertions: newAssertionRules(o),
+		maxToken:   o.MaxToken,
 		now:        o.Now,
 		retryAfter: o.RetryAfter,
 		log:        o.Logger,
@@ -160,7 +166,7 @@ func (u *authenticator) authenticate(ctx context.Context, a *attempt, state *tls
 	}
 	var client *Client
 	if failure == nil {
-		client, failure = u.decide(ctx, a, j, state, keys)
+		client, failure = u.decide(ctx, a, j, state, from, keys)
 	}
 	if failure == nil {
 		return client, nil
@@ -178,7 +184,9 @@ func (u *authenticator) authenticate(ctx context.Context, a *attempt, state *tls
 }
 
 // decide returns the client, an *answer, or why the attempt failed.
-func (u *authenticator) decide(ctx context.Context, a *attempt, j *assertion, state *tls.ConnectionState, keys []throttleKey) (*Client, error) {
+func (u *authenticator) decide(
+	ctx context.Context, a *attempt, j *assertion, state *tls.ConnectionState, from netip.Addr, keys []throttleKey,
+) (*Client, error) {
 	checks := make([]check, 0, 2)
 	for _, c := range a.credentials {
 		client, err := u.lookUp(ctx, c.id)
@@ -189,11 +197,11 @@ func (u *authenticator) decide(ctx context.Context, a *attempt, j *assertion, st
 	}
 	switch {
 	case j != nil:
-		return u.byAssertion(ctx, a.method, j, checks[0].client)
+		return u.byAssertion(ctx, a, j, checks[0].client)
 	case a.method == AuthNone:
 		return u.byName(ctx, a, state, checks)
 	default:
-		return u.bySecret(ctx, a.method, checks, keys)
+		return u.bySecret(ctx, a.method, checks, from, keys)
 	}
 }
 
@@ -245,7 +253,7 @@ func (u *authenticator) byName(ctx context.Context, a *attempt, state *tls.Conne
 }
 
 // bySecret authenticates by a secret in the header or in the form.
-func (u *authenticator) bySecret(ctx context.Context, method AuthMethod, checks []check, keys []throttleKey) (*Client, error) {
+func (u *authenticator) bySecret(ctx context.Context, method AuthMethod, checks []check, from netip.Addr, keys []throttleKey) (*Client, error) {
 	if len(checks[0].secret) > maxSecret {
 		return nil, errWrongSecret // before any hash, whoever it is
 	}
@@ -259,10 +267,14 @@ func (u *authenticator) bySecret(ctx context.Context, method AuthMethod, checks 
 		slow = slow || c.target != nil && slices.ContainsFunc(c.target.Secrets, Secret.slow)
 	}
 	if slow {
-		if err := u.hashes.acquire(ctx); err != nil {
+		release, err := u.hashes.acquire(ctx, from)
+		switch {
+		case errors.Is(err, errCrowded):
+			return nil, tooMany("too many clients authenticate at once from this network", u.retryAfter)
+		case err != nil:
 			return nil, unavailable("too many clients authenticate at once", u.retryAfter)
 		}
-		defer u.hashes.release()
+		defer release()
 		// Others may have failed while this one waited: without a second look,
 		// a burst of guesses would all pass the first.
 		if wait := u.blocked(keys); wait > 0 {

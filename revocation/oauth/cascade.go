@@ -23,6 +23,9 @@ const (
 	//   - sid, the login session: likewise;
 	//   - sub: what was issued up to now.
 	//
+	// A token that the grant's revocation denies already moves nothing: presented
+	// again it neither cuts off a new login nor makes anything last longer.
+	//
 	// Each is combined with the client that the token was issued to: tokens of
 	// other clients survive, also those of the same user and session. A token
 	// that has none of them, or names no client, is revoked alone.
@@ -38,6 +41,10 @@ const maxFutureIssue = 5 * time.Minute
 // first: it is denied whatever becomes of the rest, it tells whether there is
 // anything left to revoke, and a cutoff may not reach it (it may outlive the
 // cutoff, or carry an iat that is far ahead).
+//
+// Whether the grant was revoked already is asked of the grant's own entry, and
+// not concluded from the token's. That one also stands where the grant's failed
+// (the retry has to record it, as of now), and where the token was revoked alone.
 func (e *Endpoint) requests(client *Client, id *revocation.Identity) ([]revocation.Request, bool) {
 	token, ok := id.TokenCriteria()
 	if !ok {
@@ -62,7 +69,7 @@ func (e *Endpoint) requests(client *Client, id *revocation.Identity) ([]revocati
 	if !ok {
 		return []revocation.Request{one}, true
 	}
-	all := revocation.Request{Criteria: grant, Mode: mode, Reason: "client request for its grant", Actor: one.Actor}
+	all := revocation.Request{Criteria: grant, Mode: mode, Reason: "client request for its grant", Actor: one.Actor, Once: true}
 	if id.IssuedAt <= e.options.Now().Add(maxFutureIssue).Unix() {
 		all.TokenIssuedAt = id.IssuedAt
 	}

@@ -54,7 +54,7 @@ func TestCascadeNamesTheGrantOfOneClient(t *testing.T) {
 				if tt.want != nil {
 					want = append(want, revocation.Request{
 						Criteria: revocation.Criteria{Issuer: issuerA, Claims: tt.want}, Mode: tt.mode,
-						TokenIssuedAt: 1899999000, Reason: "client request for its grant", Actor: "client:app",
+						TokenIssuedAt: 1899999000, Reason: "client request for its grant", Actor: "client:app", Once: true,
 					})
 				}
 				if !reflect.DeepEqual(r.revoker.requests, want) {

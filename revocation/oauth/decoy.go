@@ -35,7 +35,8 @@ func newDecoyKeys() decoyKeys {
 	return decoyKeys{public, shared}
 }
 
-// verify does the work of a verification, and throws the verdict away.
+// verify does the work of a verification, and throws the verdict away. An
+// algorithm that no client can have costs nothing, as with a client's own keys.
 func (d decoyKeys) verify(ctx context.Context, j *issuer.JWT) {
 	keys := d.public
 	if strings.HasPrefix(j.Algorithm(), "HS") {

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/edge-revocation/caddy-token-revocation/revocation"
 )
 
 // Defaults of [EndpointOptions].
@@ -109,6 +111,10 @@ type EndpointOptions struct {
 	// connection, which behind a proxy is the proxy. Requests for which it
 	// returns an invalid address are not throttled.
 	ClientIP func(*http.Request) netip.Addr
+	// Leeway is for how long after their exp tokens may still be accepted
+	// somewhere: until then they can be revoked. Zero means
+	// [revocation.DefaultLeeway]. It has to be that of the Revoker's policy.
+	Leeway time.Duration
 	// Timeout bounds the work for one request. A revocation is not abandoned
 	// when its client hangs up. Zero means [DefaultTimeout].
 	Timeout time.Duration
@@ -139,7 +145,9 @@ type EndpointOptions struct {
 //	405  another method than POST, with Allow
 //	413  the body is too large
 //	415  the body has a content coding
-//	429  this client failed too often from this network, with Retry-After
+//	429  this client failed too often from this network, too many of this network
+//	     authenticate at once, or the client sends too many assertions, with
+//	     Retry-After
 //	503  the token cannot be verified, a policy fails, or the revocation is not
 //	     durable, and the token lives on, with Retry-After
 //
@@ -160,7 +168,7 @@ func NewEndpoint(o EndpointOptions) (*Endpoint, error) {
 		return nil, errors.New("making revocation endpoint: the token resolver is missing")
 	case o.Revoker == nil:
 		return nil, errors.New("making revocation endpoint: the revoker is missing")
-	case o.MaxBody < 0, o.MaxToken < 0, o.HashConcurrency < 0, o.HashWait < 0, o.Timeout < 0, o.RetryAfter < 0:
+	case o.MaxBody < 0, o.MaxToken < 0, o.HashConcurrency < 0, o.HashWait < 0, o.Timeout < 0, o.RetryAfter < 0, o.Leeway < 0:
 		return nil, errors.New("making revocation endpoint: a bound is negative")
 	case o.AssertionLifetime < 0, o.AssertionLifetime > MaxAssertionLifetime:
 		return nil, fmt.Errorf("making revocation endpoint: the lifetime of assertions is not between 0 and %s", MaxAssertionLifetime)
@@ -182,6 +190,7 @@ func NewEndpoint(o EndpointOptions) (*Endpoint, error) {
 	setDefault(&o.AssertionLifetime, DefaultAssertionLifetime)
 	setDefault(&o.Timeout, DefaultTimeout)
 	setDefault(&o.RetryAfter, DefaultRetryAfter)
+	setDefault(&o.Leeway, revocation.DefaultLeeway)
 	if o.ClientIP == nil {
 		o.ClientIP = peerIP
 	}
@@ -228,6 +237,7 @@ type exchange struct {
 	request *http.Request
 	outcome Outcome
 	header  http.Header // what policies add to a 200
+	secrets []string    // what was presented; see secretsOf
 	watch   stopwatch
 }
 
@@ -295,6 +305,7 @@ func (e *Endpoint) handle(w http.ResponseWriter, r *http.Request, x *exchange) *
 	if refusal != nil {
 		return refusal
 	}
+	x.secrets = secretsOf(r.Header, f)
 	start := e.options.Now()
 	client, refusal := e.auth.authenticate(ctx, &a, r.TLS, x.outcome.ClientIP)
 	x.outcome.Latency.Client = e.options.Now().Sub(start)

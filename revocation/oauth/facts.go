@@ -70,7 +70,7 @@ type RequestFacts struct {
 // makeFacts collects the facts about a token that was verified.
 func (e *Endpoint) makeFacts(client *Client, id *revocation.Identity, f form, x *exchange) *Facts {
 	value := func(name string) string { v, _ := id.Value(name); return v }
-	secrets := []string{f.get(paramToken), f.get(paramClientSecret), f.get(paramClientAssertion)}
+	secrets := x.secrets
 	facts := &Facts{
 		Client: ClientFacts{ID: client.ID, Issuer: client.Issuer, Method: x.outcome.Method, Public: client.Public()},
 		Token: TokenFacts{
@@ -81,7 +81,6 @@ func (e *Endpoint) makeFacts(client *Client, id *revocation.Identity, f form, x 
 		},
 		Request: RequestFacts{
 			Host: x.request.Host, Path: x.request.URL.Path, PlainHTTP: x.outcome.PlainHTTP,
-			UserAgent: cut(x.request.UserAgent(), maxPolicyReason),
 		},
 		Hint:    cleanHint(f.get(paramTokenTypeHint), secrets),
 		Cascade: e.options.Cascade,
@@ -90,10 +89,31 @@ func (e *Endpoint) makeFacts(client *Client, id *revocation.Identity, f form, x 
 	if x.outcome.ClientIP.IsValid() {
 		facts.Client.IP = x.outcome.ClientIP.String()
 	}
-	if containsAny(facts.Request.UserAgent, secrets) {
-		facts.Request.UserAgent = ""
+	// Compared before it is cut: half a token is no token, but too much of one.
+	if agent := x.request.UserAgent(); !containsAny(agent, secrets) {
+		facts.Request.UserAgent = cut(agent, maxUserAgent)
 	}
 	return facts
+}
+
+// maxUserAgent is how much of the User-Agent policies see, in bytes.
+const maxUserAgent = 256
+
+// secretsOf returns what a request was authenticated with, in every spelling that
+// it was sent in or can be read as, and the token. Whatever has one of them in it
+// is kept from policies.
+func secretsOf(h http.Header, f form) []string {
+	secrets := []string{f.get(paramToken), f.get(paramClientSecret), f.get(paramClientAssertion)}
+	for _, field := range h["Authorization"] {
+		readings, _ := parseBasic(field)
+		for _, c := range readings {
+			secrets = append(secrets, c.secret)
+		}
+		if _, credentials := cutScheme(trimSpace(field)); credentials != "" {
+			secrets = append(secrets, trimSpace(credentials))
+		}
+	}
+	return secrets
 }
 
 // jwtClaims returns the claims of a signed JWT, none for anything else. It proves

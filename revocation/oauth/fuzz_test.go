@@ -2,7 +2,10 @@ package oauth
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/base64"
 	"errors"
 	"mime"
@@ -12,8 +15,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
 
 	"github.com/edge-revocation/caddy-token-revocation/revocation"
+	"github.com/edge-revocation/caddy-token-revocation/revocation/issuer"
+	"github.com/edge-revocation/caddy-token-revocation/revocation/revocationtest"
 )
 
 // fuzzMode is how an endpoint is configured, and what around it fails.
@@ -31,6 +39,7 @@ const (
 	fuzzPolicySkips
 	fuzzPolicyDenies
 	fuzzPolicyFails
+	fuzzCertificate // the connection has the client certificate of by-dn
 )
 
 func (m fuzzMode) has(bit fuzzMode) bool { return m&bit != 0 }
@@ -77,9 +86,23 @@ var fuzzSecrets = map[string]struct{ basic, post []string }{
 	"digest":            {[]string{"Zk9wTXlHcW1vU2VjcmV0"}, []string{"Zk9wTXlHcW1vU2VjcmV0"}},
 }
 
+// Tokens of the fuzzed clients that have no secret.
+const (
+	tokenSigner = "signer.access.token"
+	tokenByDN   = "by-dn.access.token"
+)
+
+// fuzzAssertion is a good assertion of the client signer, the same in every
+// process that fuzzes, and its key.
+func fuzzAssertion(t testing.TB, r *rig) (string, jose.JSONWebKey) {
+	t.Helper()
+	key := jose.JSONWebKey{Key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)), KeyID: "k", Algorithm: "EdDSA"}
+	return revocationtest.SignWith(t, key, nil, r.claims("signer", nil)), key
+}
+
 // modelClients returns the clients that a request may be from, by rules much
 // simpler than those of the endpoint: it is from none of the others.
-func modelClients(h http.Header, f url.Values) []string {
+func modelClients(h http.Header, f url.Values, assertion string, certificate bool) []string {
 	var clients []string
 	if values := h["Authorization"]; len(values) == 1 {
 		_, encoded, _ := strings.Cut(strings.TrimSpace(values[0]), " ")
@@ -98,6 +121,17 @@ func modelClients(h http.Header, f url.Values) []string {
 			}
 		}
 		return clients
+	}
+	if text := f.Get(paramClientAssertion); text != "" {
+		// What is signed counts; the signature may have other spellings.
+		signed := assertion[:strings.LastIndexByte(assertion, '.')+1]
+		if f.Get(paramClientAssertionType) == AssertionType && strings.HasPrefix(text, signed) {
+			clients = append(clients, "signer")
+		}
+		return clients
+	}
+	if certificate && f.Get(paramClientID) == "by-dn" && f.Get(paramClientSecret) == "" {
+		clients = append(clients, "by-dn")
 	}
 	if id := f.Get(paramClientID); slices.Contains(fuzzSecrets[id].post, f.Get(paramClientSecret)) {
 		clients = append(clients, id)
@@ -138,21 +172,39 @@ func FuzzEndpoint(f *testing.F) {
 	f.Add("OPTIONS", "", "", "", "", origin, false, uint16(fuzzOrigins))
 	f.Add("GET", "", "Basic", "", "%", "null", false, uint16(0xffff))
 	f.Add("POST", "token="+tokenPublic+"&client_id=spa&token_type_hint=refresh_token", "", formMediaType, "", "", false, uint16(fuzzCascade))
-	clients := testClients(f)
+	assertion, key := fuzzAssertion(f, newRig(f, nil))
+	asSigner := url.Values{paramToken: {tokenSigner}, paramClientAssertionType: {AssertionType}, paramClientAssertion: {assertion}}
+	f.Add("POST", asSigner.Encode(), "", formMediaType, "", "", false, uint16(0))
+	f.Add("POST", asSigner.Encode()+"&client_id=signer", "", formMediaType, "", "", true, uint16(fuzzCascade|fuzzCertificate))
+	f.Add("POST", asSigner.Encode(), own, formMediaType, "", "", false, uint16(0))
+	f.Add("POST", "token="+tokenByDN+"&client_id=by-dn", "", formMediaType, "", "", true, uint16(fuzzCertificate))
+	f.Add("POST", "token="+tokenByDN+"&client_id=by-dn", "", formMediaType, "", "", true, uint16(0))
+	f.Add("POST", "token="+tokenByDN+"&client_id=by-dn&client_secret=x", "", formMediaType, "", "", true, uint16(fuzzCertificate))
+	clients := tlsClients(f, Client{ID: "signer", Issuer: issuerA, Keys: keysOf(f, issuer.KeySourceConfig{JWKS: jwksOf(f, key)})})
+	at := newClock().now()
+	leaf := newAuthority(f).issue(f, &x509.Certificate{
+		Subject:   pkix.Name{CommonName: "app", Organization: []string{"Example"}, Country: []string{"DE"}},
+		NotBefore: at.Add(-time.Hour), NotAfter: at.Add(time.Hour),
+	}).Leaf
 	rigs := make(map[fuzzMode]*rig) // made once, since it takes longer than a request
 	f.Fuzz(func(t *testing.T, method, body, auth, contentType, query, from string, overTLS bool, bits uint16) {
 		mode := fuzzMode(bits)
 		r := rigs[mode]
 		if r == nil {
 			r = newRig(t, func(o *EndpointOptions) {
-				o.Clients, o.FailuresPerMinute, o.Revoker = clients, -1, &flakyRevoker{mode: mode}
+				o.Clients, o.Revoker, o.Assertions = clients, &flakyRevoker{mode: mode}, new(memoryAssertions)
+				o.Guard = NewGuard(GuardOptions{FailuresPerMinute: -1, AssertionsPerSecond: -1})
 				mode.apply(o)
 			})
 			if mode.has(fuzzKeysDown) {
 				r.tokens.down = ErrResolveUnavailable
 			}
+			r.tokens.known[tokenSigner] = identity(tokenSigner, issuerA, "signer")
+			r.tokens.known[tokenByDN] = identity(tokenByDN, issuerA, "by-dn")
 			rigs[mode] = r
 		}
+		store := r.endpoint.options.Assertions.(*memoryAssertions)
+		clear(store.used)
 		revoker := r.endpoint.options.Revoker.(*flakyRevoker)
 		revoker.requests, r.outcomes, r.tokens.calls = nil, nil, nil
 		req := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
@@ -167,6 +219,10 @@ func FuzzEndpoint(f *testing.F) {
 		}
 		if overTLS {
 			req.TLS = &tls.ConnectionState{}
+			if mode.has(fuzzCertificate) {
+				req.TLS.PeerCertificates = []*x509.Certificate{leaf}
+				req.TLS.VerifiedChains = [][]*x509.Certificate{{leaf}}
+			}
 		}
 		w := httptest.NewRecorder()
 		r.endpoint.ServeHTTP(w, req)
@@ -186,12 +242,15 @@ func FuzzEndpoint(f *testing.F) {
 			t.Fatalf("%s of %q as %q revoked something", method, body, contentType)
 		}
 		owner, _ := r.tokens.known[token].Value(revocation.ClaimClientID)
-		if !slices.Contains(modelClients(req.Header, form), owner) || r.tokens.known[token].Issuer != issuerA {
+		if !slices.Contains(modelClients(req.Header, form, assertion, overTLS && mode.has(fuzzCertificate)), owner) || r.tokens.known[token].Issuer != issuerA {
 			t.Fatalf("%q revoked %q of %q, authorized by %q", body, token, owner, auth)
 		}
 		if mode.has(fuzzTLSOnly) && !overTLS || mode.has(fuzzPolicySkips) || mode.has(fuzzPolicyDenies) || mode.has(fuzzPolicyFails) ||
 			mode.has(fuzzKeysDown) || mode.has(fuzzLedgerDown) {
 			t.Fatalf("mode %b revoked something", mode)
+		}
+		if (owner == "signer") != (len(store.used) == 1) || len(store.used) > 1 {
+			t.Fatalf("revoked for %q, and %d assertions were spent", owner, len(store.used))
 		}
 		want := 1
 		if mode.has(fuzzCascade) {

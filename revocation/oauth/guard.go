@@ -5,6 +5,10 @@ import (
 	"time"
 )
 
+// DefaultAssertionsPerSecond is how many assertions of one client a [Guard]
+// accepts a second.
+const DefaultAssertionsPerSecond = 50
+
 // GuardOptions configure a [Guard]. The zero value has all defaults.
 type GuardOptions struct {
 	// FailuresPerMinute is how often one client id may fail to authenticate from
@@ -15,19 +19,25 @@ type GuardOptions struct {
 	// once. Zero or less means half of GOMAXPROCS, at least one.
 	HashConcurrency int
 	// HashWait is how long a request waits for its turn before it is answered
-	// with 503. Zero means [DefaultHashWait].
+	// with 503. Networks take turns, and a few requests of each may wait; further
+	// ones are answered with 429 at once. Zero means [DefaultHashWait].
 	HashWait time.Duration
 	// VerifiedFor is how long a secret that a slow hash accepted is accepted
 	// without computing it again. Zero means [DefaultVerifiedFor], negative
 	// that it is computed each time.
 	VerifiedFor time.Duration
+	// AssertionsPerSecond is how many assertions of one client are accepted a
+	// second, after bursts of twice as many; the others are answered with 429,
+	// and may be sent again. Each accepted one is recorded for the whole fleet.
+	// Zero means [DefaultAssertionsPerSecond], negative no limit.
+	AssertionsPerSecond int
 	// Now returns the time. Nil means time.Now.
 	Now func() time.Time
 }
 
 // Guard protects client authentication against guessing: it counts failures,
-// bounds the hashes that are computed at once, and remembers the secrets that
-// one has accepted. It belongs to the process rather than to an endpoint. With
+// bounds the hashes that are computed at once and the assertions that are
+// recorded, and remembers the secrets that a hash has accepted. It belongs to the process rather than to an endpoint. With
 // one Guard for all of them, neither a second endpoint nor a reload of the
 // configuration gives an attacker a new set of guesses. A Guard is safe for
 // concurrent use, and needs not be closed.
@@ -35,6 +45,7 @@ type Guard struct {
 	throttle *throttle // nil: off
 	hashes   *limiter
 	verified *verified
+	spending *pace // of assertions, by client; nil: off
 }
 
 // NewGuard returns a guard without any failure counted.
@@ -45,6 +56,7 @@ func NewGuard(o GuardOptions) *Guard {
 	setDefault(&o.HashWait, DefaultHashWait)
 	setDefault(&o.VerifiedFor, DefaultVerifiedFor)
 	setDefault(&o.FailuresPerMinute, DefaultFailuresPerMinute)
+	setDefault(&o.AssertionsPerSecond, DefaultAssertionsPerSecond)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -54,6 +66,9 @@ func NewGuard(o GuardOptions) *Guard {
 	}
 	if o.FailuresPerMinute > 0 {
 		g.throttle = newThrottle(o.FailuresPerMinute, o.Now)
+	}
+	if o.AssertionsPerSecond > 0 {
+		g.spending = newPace(o.AssertionsPerSecond, 2*o.AssertionsPerSecond, o.Now)
 	}
 	return g
 }

@@ -52,6 +52,7 @@ const (
 	memberEndpoint   = "revocation_endpoint"
 	memberMethods    = "revocation_endpoint_auth_methods_supported"
 	memberAlgorithms = "revocation_endpoint_auth_signing_alg_values_supported"
+	memberAliases    = "mtls_endpoint_aliases" // RFC 8705, section 5
 )
 
 // MetadataOptions configure a [Metadata].
@@ -65,7 +66,8 @@ type MetadataOptions struct {
 	Clients MethodLister
 	// Base is the authorization server's own document, a JSON object. Its members
 	// are served as they are, but for those that this package writes, and for
-	// signed_metadata, which would contradict them. Nil means that there is none.
+	// signed_metadata and the revocation_endpoint in mtls_endpoint_aliases, which
+	// would contradict them. Nil means that there is none.
 	Base []byte
 }
 
@@ -133,7 +135,28 @@ func (m *Metadata) readBase() error {
 	for _, name := range []string{memberIssuer, memberEndpoint, memberMethods, memberAlgorithms, "signed_metadata"} {
 		delete(m.base, name)
 	}
-	return nil
+	return m.readAliases()
+}
+
+// readAliases takes the authorization server's own revocation endpoint out of the
+// addresses for clients with certificates: they would prefer it to this one.
+func (m *Metadata) readAliases() error {
+	raw, ok := m.base[memberAliases]
+	if !ok {
+		return nil
+	}
+	var aliases map[string]json.RawMessage
+	if json.Unmarshal(raw, &aliases) != nil {
+		return errors.New(memberAliases + " is not a JSON object")
+	}
+	delete(aliases, memberEndpoint)
+	if len(aliases) == 0 {
+		delete(m.base, memberAliases)
+		return nil
+	}
+	text, err := json.Marshal(aliases)
+	m.base[memberAliases] = text
+	return err
 }
 
 // Missing returns the members that RFC 8414, section 2, requires of every

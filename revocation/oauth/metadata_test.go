@@ -79,7 +79,8 @@ func TestMetadataFollowsTheClients(t *testing.T) {
 func TestMetadataKeepsWhatTheAuthorizationServerSays(t *testing.T) {
 	base := `{"issuer":"https://a.example","token_endpoint":"https://id.example/token","response_types_supported":["code"],
 		"authorization_endpoint":"https://id.example/auth","revocation_endpoint":"https://id.example/old",
-		"revocation_endpoint_auth_signing_alg_values_supported":["RS256"],"signed_metadata":"x.y.z","n":12345678901234567890}`
+		"revocation_endpoint_auth_signing_alg_values_supported":["RS256"],"signed_metadata":"x.y.z","n":12345678901234567890,
+		"mtls_endpoint_aliases":{"revocation_endpoint":"https://mtls.id.example/old","token_endpoint":"https://mtls.id.example/token"}}`
 	m := newMetadata(t, testClients(t), base)
 	doc := document(t, m)
 	if doc["revocation_endpoint"] != publicEndpoint || doc["token_endpoint"] != "https://id.example/token" || doc["issuer"] != issuerA {
@@ -89,6 +90,13 @@ func TestMetadataKeepsWhatTheAuthorizationServerSays(t *testing.T) {
 		if _, ok := doc[gone]; ok {
 			t.Errorf("%s is still there", gone)
 		}
+	}
+	if got := doc[memberAliases]; !reflect.DeepEqual(got, map[string]any{"token_endpoint": "https://mtls.id.example/token"}) {
+		t.Errorf("the aliases are %v", got)
+	}
+	only := newMetadata(t, testClients(t), `{"mtls_endpoint_aliases":{"revocation_endpoint":"https://mtls.id.example/old"}}`)
+	if got, ok := document(t, only)[memberAliases]; ok {
+		t.Errorf("the aliases are %v", got)
 	}
 	if got := m.Missing(); len(got) != 0 {
 		t.Errorf("missing %q", got)
@@ -109,6 +117,7 @@ func TestMetadataRefusesWhatMustNotBePublished(t *testing.T) {
 		"of the issuer":   {Issuer: issuerA, Endpoint: publicEndpoint, Clients: clients, Base: []byte(`{"issuer":"https://b.example"}`)},
 		"not a JSON":      {Issuer: issuerA, Endpoint: publicEndpoint, Clients: clients, Base: []byte(`[]`)},
 		"not a JSON ":     {Issuer: issuerA, Endpoint: publicEndpoint, Clients: clients, Base: []byte(`null`)},
+		"aliases":         {Issuer: issuerA, Endpoint: publicEndpoint, Clients: clients, Base: []byte(`{"mtls_endpoint_aliases":[]}`)},
 		"something after": {Issuer: issuerA, Endpoint: publicEndpoint, Clients: clients, Base: []byte(`{} {}`)},
 		"larger":          {Issuer: issuerA, Endpoint: publicEndpoint, Clients: clients, Base: make([]byte, MaxMetadataSize+1)},
 	} {

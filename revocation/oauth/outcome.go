@@ -68,22 +68,26 @@ type Outcome struct {
 	Cascade Cascade
 	// Policy is the name of the policy that ended the request, empty if none did.
 	Policy string
-	// Decisions are those that are durable: one if Result is [ResultRevoked]; two
-	// if the token's grant was revoked too. With [ResultUnavailable] there may be
-	// one: the token is revoked, its grant is not.
+	// Decisions are those that this request made durable, and Stood those that it
+	// would have made, had they not been there already. Together they are one if
+	// Result is [ResultRevoked]; two if the token's grant was revoked too. With
+	// [ResultUnavailable] there may be one: the token is revoked, its grant is not.
 	Decisions []Decision
+	Stood     []Decision
 	// Duration is how long the request took; Latency says what for.
 	Duration time.Duration
 	Latency  Latency
 }
 
-// Decision is one revocation that the endpoint has recorded.
+// Decision is one revocation that is in the ledger.
 type Decision struct {
 	Criteria revocation.Criteria
 	Mode     revocation.Mode
-	// Cutoff is in Unix seconds, zero for a block.
+	// Cutoff is in Unix seconds, zero for a block. The one that stood already may
+	// be later than this.
 	Cutoff int64
-	// ID and Sequence name the entry in the ledger.
+	// ID and Sequence name the entry in the ledger. ID is empty for one that
+	// stood already.
 	ID       string
 	Sequence uint64
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/edge-revocation/caddy-token-revocation/revocation"
 )
@@ -57,6 +58,11 @@ func (e *Endpoint) revoke(ctx context.Context, client *Client, f form, x *exchan
 	}
 	x.outcome.Token, _ = id.TokenCriteria()
 	x.outcome.Owner, _ = id.Value(revocation.ClaimClientID)
+	if e.expired(id) {
+		// Whoever it belonged to, and whatever policies would say of it.
+		x.outcome.Result = ResultTokenExpired
+		return nil
+	}
 	if !owns(client, id) && !e.mayRevokeAny(client, id) {
 		if e.options.Foreign == ForeignSilent && client.Public() {
 			x.outcome.Result = ResultForeignIgnored
@@ -84,6 +90,12 @@ func (e *Endpoint) revoke(ctx context.Context, client *Client, f form, x *exchan
 		x.outcome.Latency.Apply = took - x.outcome.Latency.Ledger
 	}
 	return refusal
+}
+
+// expired tells whether the token has ended, the leeway included.
+func (e *Endpoint) expired(id *revocation.Identity) bool {
+	leeway := int64((e.options.Leeway + time.Second - 1) / time.Second)
+	return id.Expiry != 0 && id.Expiry+leeway <= e.options.Now().Unix()
 }
 
 // owns tells whether the token was issued to client. The same client_id at
@@ -128,12 +140,18 @@ func (e *Endpoint) record(ctx context.Context, client *Client, id *revocation.Id
 		e.log.LogAttrs(ctx, slog.LevelError, "token has neither jti nor hash")
 		return unavailable("the token cannot be revoked now", e.options.RetryAfter)
 	}
+	again := false
 	for i, req := range requests {
+		if req.Once && req.TokenIssuedAt == 0 {
+			// No cutoff can be compared with an iat that is far ahead. Any that
+			// stands will do if the token was presented before; else it could
+			// move one as often as it is presented.
+			req.Once = again
+		}
 		receipt, err := e.options.Revoker.Revoke(ctx, req)
 		if err == nil {
-			x.outcome.Decisions = append(x.outcome.Decisions, Decision{
-				Criteria: req.Criteria, Mode: req.Mode, Cutoff: receipt.Cutoff, ID: receipt.ID, Sequence: receipt.Sequence,
-			})
+			again = again || receipt.Stood
+			x.outcome.add(req, receipt)
 			continue
 		}
 		switch {
@@ -152,6 +170,18 @@ func (e *Endpoint) record(ctx context.Context, client *Client, id *revocation.Id
 	}
 	x.outcome.Result = ResultRevoked
 	return nil
+}
+
+// add notes what a request for a revocation came to.
+func (o *Outcome) add(req revocation.Request, receipt revocation.Receipt) {
+	d := Decision{
+		Criteria: req.Criteria, Mode: req.Mode, Cutoff: receipt.Cutoff, ID: receipt.ID, Sequence: receipt.Sequence,
+	}
+	if receipt.Stood {
+		o.Stood = append(o.Stood, d)
+	} else {
+		o.Decisions = append(o.Decisions, d)
+	}
 }
 
 // isVSChar tells whether s consists of VSCHAR, as every token does (RFC 6749,

@@ -153,6 +153,7 @@ func newRig(t testing.TB, change func(*EndpointOptions)) *rig {
 		errs: map[string]error{
 			"expired.access.token":     ErrTokenExpired,
 			"unsupported.access.token": ErrTokenUnsupported,
+			"an.id.token":              ErrTokenUnsupported,
 			"keyless.access.token":     ErrResolveUnavailable,
 			"surprising.access.token":  errors.New("something else"),
 		},
