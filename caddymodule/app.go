@@ -122,6 +122,7 @@ type App struct {
 	issuers       []*issuer.Issuer
 	issuerDigests []string // the references taken, to be released
 	development   *issuer.Issuer
+	introspectors []*issuer.Introspector // of those issuers that are asked
 }
 
 // StalePolicy says what happens to requests while an edge has not heard from
@@ -210,12 +211,7 @@ func (a *App) provisionIssuers(repl *caddy.Replacer) error {
 			return fmt.Errorf("issuer %s: %w", config.Issuer, err)
 		}
 		digest := digestOf(config)
-		iss, err := takeIssuer(digest, func() (*issuer.Issuer, error) {
-			return issuer.New(config, issuer.Options{
-				Store:  keyStore{a.ctx.Storage},
-				Logger: processLogger("issuer"),
-			})
-		})
+		iss, err := takeIssuer(digest, func() (*pooledIssuer, error) { return a.newIssuer(config) })
 		if err != nil {
 			return fmt.Errorf("issuer %s: %w", config.Issuer, err)
 		}
@@ -225,10 +221,13 @@ func (a *App) provisionIssuers(repl *caddy.Replacer) error {
 			// changed must have its kept keys by then.
 			iss.Start()
 		}
-		a.issuers = append(a.issuers, iss)
+		a.issuers = append(a.issuers, iss.Issuer)
 		a.issuerDigests = append(a.issuerDigests, digest)
 		if config.Development {
-			a.development = iss
+			a.development = iss.Issuer
+		}
+		if iss.introspector != nil {
+			a.introspectors = append(a.introspectors, iss.introspector)
 		}
 	}
 	leeway := cmp.Or(time.Duration(a.Leeway), revocation.DefaultLeeway)

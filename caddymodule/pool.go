@@ -126,29 +126,36 @@ func releaseLedger(c *resolvedLedger) error {
 	return err
 }
 
-// pooledIssuer is a trusted issuer with the keys it has loaded.
-type pooledIssuer struct{ *issuer.Issuer }
+// pooledIssuer is a trusted issuer with the keys it has loaded, and with what asks
+// it about its tokens, if it is asked at all.
+type pooledIssuer struct {
+	*issuer.Issuer
+	introspector *issuer.Introspector
+}
 
-// Destruct stops loading keys.
+// Destruct stops loading keys and asking.
 func (p *pooledIssuer) Destruct() error {
+	if p.introspector != nil {
+		p.introspector.Close()
+	}
 	p.Stop()
 	return nil
 }
 
 // takeIssuer returns the issuer made for the same config before, with its keys,
 // or a new one.
-func takeIssuer(digest string, build func() (*issuer.Issuer, error)) (*issuer.Issuer, error) {
+func takeIssuer(digest string, build func() (*pooledIssuer, error)) (*pooledIssuer, error) {
 	value, _, err := issuers.LoadOrNew(digest, func() (caddy.Destructor, error) {
 		i, err := build()
 		if err != nil {
 			return nil, err
 		}
-		return &pooledIssuer{i}, nil
+		return i, nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return value.(*pooledIssuer).Issuer, nil
+	return value.(*pooledIssuer), nil
 }
 
 func releaseIssuer(digest string) error {

@@ -29,14 +29,16 @@ func (d *Denylist) Revoke(sequence uint64, r *revocation.Revocation) {
 		d.unreadable(sequence, err, r.Expires)
 		return
 	}
-	d.revoke(decision{
+	e := decision{
 		print:    r.Criteria.Fingerprint(r.Mode),
 		sequence: sequence,
 		term:     newTerm(r.Expires, r.Cutoff),
 		mode:     r.Mode,
 		names:    r.Criteria.Names(),
 		actor:    actorKey(r.Actor, r.Criteria.Issuer),
-	})
+	}
+	d.revoke(e)
+	d.tell(Change{Fingerprint: e.print, Mode: e.mode, Names: e.names, Criteria: &r.Criteria})
 }
 
 // RevokeHeld is [Denylist.Revoke] for a decision of which only the fingerprint
@@ -55,6 +57,7 @@ func (d *Denylist) RevokeHeld(sequence uint64, e *revocation.HeldEntry) {
 		names:    e.Names,
 		actor:    actorKey(e.Actor, ""), // the issuer is not known any more
 	})
+	d.tell(Change{Fingerprint: e.Fingerprint, Mode: e.Mode, Names: e.Names})
 }
 
 func (d *Denylist) unreadable(sequence uint64, err error, until int64) {

@@ -31,6 +31,8 @@ type Denylist struct {
 	// seconds; zero if there is none.
 	keysUntil atomic.Int64
 
+	watchers atomic.Pointer[[]*func(Change)] // see Watch
+
 	// mu is held by whatever changes the above or reads what is below. No check
 	// takes it. Walks over entries give it up every few thousand; to rebuild a
 	// shard takes it for longest, 0.4 ms with 1M entries and 3 ms with 10M.

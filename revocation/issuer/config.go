@@ -129,6 +129,10 @@ type Config struct {
 	// networks only.
 	AllowHTTP bool `json:"allow_http,omitempty"`
 
+	// Introspection says how the issuer is asked about tokens that only it
+	// understands (RFC 7662). Default: it is not asked.
+	Introspection *IntrospectionConfig `json:"introspection,omitempty"`
+
 	// Development makes this an issuer that exists for trying things out: it
 	// signs tokens itself, with keys kept in Caddy's storage. Never in
 	// production.

@@ -89,7 +89,7 @@ func (i *Issuer) stamp() error {
 	// Neither where keys come from nor how often they are fetched changes what
 	// a verified token is.
 	c.Discovery, c.JWKSURI, c.JWKSFile, c.Preset = "", "", "", ""
-	c.RefreshInterval, c.KeyRetention, c.AllowHTTP = 0, 0, false
+	c.RefreshInterval, c.KeyRetention, c.AllowHTTP, c.Introspection = 0, 0, false, nil
 	c.Aliases = slices.Sorted(slices.Values(c.Aliases))
 	text, err := json.Marshal(c)
 	if err != nil {
