@@ -19,10 +19,25 @@ func (r *replica) PublishRevocation(ctx context.Context, d *revocation.Revocatio
 	return sequence, err
 }
 
-// PublishRestoration sends an undo to the ledger that is followed.
+// PublishRestoration sends an undo to the ledger that is followed, for as long as
+// it matters if this edge can tell.
 func (r *replica) PublishRestoration(ctx context.Context, d *revocation.Restoration) (sequence uint64, err error) {
+	held := func() (int64, bool) { return r.denylist.HeldUntil(d.Criteria) }
 	err = r.onLedger(func(l *ledger.Ledger) (err error) {
-		sequence, err = l.PublishRestoration(ctx, d)
+		if f := r.following.Load(); f.follower != nil && f.source.ledger == l {
+			sequence, err = f.follower.PublishRestorationOf(ctx, d, held)
+		} else {
+			sequence, err = l.PublishRestoration(ctx, d)
+		}
+		return err
+	})
+	return sequence, err
+}
+
+// PublishRecheck sends a recheck to the ledger that is followed.
+func (r *replica) PublishRecheck(ctx context.Context, d *revocation.Recheck) (sequence uint64, err error) {
+	err = r.onLedger(func(l *ledger.Ledger) (err error) {
+		sequence, err = l.PublishRecheck(ctx, d)
 		return err
 	})
 	return sequence, err

@@ -34,6 +34,13 @@ type Identity struct {
 	NotBefore int64
 	// Expiry is exp in Unix seconds, rounded up. Zero if the token has none.
 	Expiry int64
+	// Certificate is the base64url SHA-256 thumbprint of the client certificate
+	// that the token is bound to, its cnf's x5t#S256 (RFC 8705, section 3.1); empty
+	// if it is bound to none.
+	Certificate string
+	// ProofKey is the JWK thumbprint of the key that the token is bound to, its
+	// cnf's jkt (RFC 9449, section 6.1); empty if it is bound to none.
+	ProofKey string
 	// Verified is true if the signature (or an introspection answer) proves
 	// every member. An identity that was only read proves nothing: whoever
 	// presents the token wrote it.

@@ -32,7 +32,10 @@ var (
 // [ErrUnavailable] or [ErrFull].
 type Ledger interface {
 	PublishRevocation(ctx context.Context, r *Revocation) (sequence uint64, err error)
+	// PublishRestoration may bring r.Expires forward to when what r undoes has
+	// surely ended.
 	PublishRestoration(ctx context.Context, r *Restoration) (sequence uint64, err error)
+	PublishRecheck(ctx context.Context, r *Recheck) (sequence uint64, err error)
 	// PublishRevocations makes the first n of rs durable, as many as fit into one
 	// entry of the ledger, at least one. On an error, none of them is.
 	PublishRevocations(ctx context.Context, rs []*Revocation) (n int, sequence uint64, err error)
@@ -53,6 +56,9 @@ type Denylist interface {
 	Admit(r *Revocation, operator bool) error
 	Revoke(sequence uint64, r *Revocation)
 	Restore(sequence uint64, r *Restoration)
+	// Recheck makes whoever keeps answers of introspection about the issuer's
+	// tokens forget them before it returns.
+	Recheck(sequence uint64, issuer string)
 	// Standing tells whether an entry stands that denies all that r would, for as
 	// long, and returns its sequence in the ledger's present history.
 	Standing(r *Revocation) (sequence uint64, ok bool)
@@ -139,6 +145,12 @@ type Request struct {
 	// TokenIssuedAt is the iat of the token that was presented, if any. A
 	// cutoff of "now" covers it even if the issuer's clock is ahead.
 	TokenIssuedAt int64
+	// IssuedUntil is until when tokens that Criteria names may still be issued, in
+	// Unix seconds: the exp of the refresh token that they are issued with;
+	// [NoExpiry] if it has none; zero if that is not known. A block stands for as
+	// long as the last of them can live. Not used by cutoffs, which do not reach
+	// them, nor if Criteria names one token.
+	IssuedUntil int64
 	// Once asks for a decision about the token that was presented and what came
 	// before it. If one for the same criteria stands already that denies a token
 	// issued at TokenIssuedAt (zero: any such decision), nothing moves: neither
@@ -313,7 +325,15 @@ func (s *Service) expires(req Request, cutoff int64, now time.Time) int64 {
 	if s.policy.MaxTokenLifetime != nil {
 		keep = max(keep, s.policy.MaxTokenLifetime(req.Criteria.Issuer))
 	}
-	return max(max(now.Unix(), cutoff)+seconds(min(keep, MaxRetention))+leeway, req.Expires)
+	last := max(now.Unix(), cutoff)
+	end := last + seconds(min(keep, MaxRetention)) + leeway
+	if req.Mode == Block && req.IssuedUntil > last {
+		// No decision is kept for longer than MaxRetention: what is left of it
+		// at the end of a refresh token that lives for years is enough.
+		latest := now.Add(MaxRetention).Unix() + leeway
+		end = max(end, min(min(req.IssuedUntil, latest)+seconds(min(keep, MaxRetention))+leeway, latest))
+	}
+	return max(end, req.Expires)
 }
 
 // RestoreRequest asks for the undo of all revocations recorded so far for

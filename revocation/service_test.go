@@ -23,6 +23,7 @@ type recorder struct {
 	lose    error // of the ledger
 	decided *revocation.Revocation
 	undone  *revocation.Restoration
+	recheck *revocation.Recheck
 
 	standing func(*revocation.Revocation) (uint64, bool)
 	stands   func() bool
@@ -42,6 +43,16 @@ func (r *recorder) PublishRestoration(_ context.Context, d *revocation.Restorati
 	r.events = append(r.events, "publish")
 	r.undone = d
 	return 43, r.lose
+}
+
+func (r *recorder) PublishRecheck(_ context.Context, d *revocation.Recheck) (uint64, error) {
+	r.events = append(r.events, "publish")
+	r.recheck = d
+	return 44, r.lose
+}
+
+func (r *recorder) Recheck(sequence uint64, issuer string) {
+	r.events = append(r.events, fmt.Sprint("recheck ", sequence, " ", issuer))
 }
 
 func (r *recorder) Admit(*revocation.Revocation, bool) error {

@@ -2,6 +2,7 @@ package denylist
 
 import (
 	"iter"
+	"math"
 
 	"github.com/edge-revocation/caddy-token-revocation/revocation"
 )
@@ -31,6 +32,35 @@ func (d *Denylist) Standing(r *revocation.Revocation) (sequence uint64, ok bool)
 		return 0, false
 	}
 	return o.sequence(), true
+}
+
+// HeldUntil returns the second, in Unix seconds, from which on no edge denies any
+// token by the entries that are held for exactly these criteria, of whatever mode:
+// the latest of their ends, and how far an edge's clock may be behind its machine's.
+// What ends them may be forgotten then. Clocks that differ are the caller's affair.
+//
+// It returns false wherever another edge may hold one that ends later: if anything
+// is missing here ([Denylist.Incomplete]), if an entry is from before the ledger's
+// present history or has merged with one, or never ends; also if there is none,
+// since whoever asks knows of one.
+func (d *Denylist) HeldUntil(c revocation.Criteria) (until int64, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, _, incomplete := d.Incomplete(d.now()); incomplete {
+		return 0, false
+	}
+	for mode := range revocation.Mode(modes) {
+		_, s := d.index.find(c.Fingerprint(mode))
+		if s == nil || s.term.Load() == 0 {
+			continue
+		}
+		end := term(s.term.Load()).expires()
+		if origin(s.origin.Load()).era() != d.era || end == math.MaxInt64 {
+			return 0, false
+		}
+		until = max(until, end+purgeMargin)
+	}
+	return until, until > 0
 }
 
 // HeldEntries returns what the index holds and has not ended, in no order, each

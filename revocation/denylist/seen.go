@@ -25,6 +25,10 @@ type Seen struct {
 // Identity returns what the token was identified as. It must not be changed.
 func (s *Seen) Identity() *revocation.Identity { return s.identity }
 
+// Epoch returns the epoch of the claims that the identity has; see
+// [Denylist.ClaimNames].
+func (s *Seen) Epoch() uint64 { return s.epoch }
+
 // Lookup returns what is remembered of a token, compared byte by byte. The
 // scope is the caller's stamp for everything that an identity depends on: which
 // keys and mappings are trusted, whether signatures are verified. A record of
@@ -82,7 +86,7 @@ const (
 func (s *Seen) cost() int64 {
 	id := s.identity
 	n := recordOverhead + seenBytes + int64(len(s.token)) +
-		identityBytes + int64(len(id.Issuer)) + int64(cap(id.Claims))*claimBytes +
+		identityBytes + int64(len(id.Issuer)+len(id.Certificate)+len(id.ProofKey)) + int64(cap(id.Claims))*claimBytes +
 		int64(cap(s.first.more))*moreBytes
 	if p := s.prints.Load(); p != nil && p != &s.first {
 		n += int64(cap(p.more)) * moreBytes

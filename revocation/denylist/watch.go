@@ -65,5 +65,10 @@ func (d *Denylist) tell(c Change) {
 
 // Recheck tells the watchers that what was learned by introspection about the
 // tokens of an issuer does not count any more: something of it was revoked that
-// nothing here can name. The denylist itself does not change.
-func (d *Denylist) Recheck(_ uint64, issuer string) { d.tell(Change{Recheck: issuer}) }
+// nothing here can name. What is revoked does not change; a mark that an earlier
+// version made because it could not read the entry goes, see
+// [Denylist.MarkUnreadable].
+func (d *Denylist) Recheck(sequence uint64, issuer string) {
+	d.tell(Change{Recheck: issuer})
+	d.lack.readable(sequence)
+}

@@ -243,6 +243,26 @@ func (w *world) standing(t *rapid.T) {
 	t.Fatalf("%+v stands at %d", r, sequence)
 }
 
+// until asks when what is held for some criteria has ended.
+func (w *world) until(t *rapid.T) {
+	c := drawCriteria(t)
+	if len(w.ledger) > 0 && rapid.Bool().Draw(t, "known") {
+		c = w.ledger[rapid.IntRange(0, len(w.ledger)-1).Draw(t, "entry")].criteria()
+	}
+	until, ok := w.list().HeldUntil(c)
+	if !ok {
+		return
+	}
+	for _, a := range w.m.applied {
+		if a.revoke == nil || a.criteria().String() != c.String() {
+			continue
+		}
+		if must, _ := w.m.state(a); must && a.revoke.Expires >= w.clock.unix() && (a.gen != w.m.gen || a.revoke.Expires+purgeMargin > until) {
+			t.Fatalf("%+v of history %d, now %d, is taken to have ended at %d", a.revoke, a.gen, w.m.gen, until)
+		}
+	}
+}
+
 func (w *world) remember(t *rapid.T) {
 	id := drawIdentity(t, w.clock.unix())
 	_, epoch := w.list().ClaimNames()

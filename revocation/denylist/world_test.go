@@ -236,6 +236,7 @@ func TestNeverAFalseAnswerWhateverTheOrder(t *testing.T) {
 			"join":       w.join,
 			"held":       w.held,
 			"standing":   w.standing,
+			"until":      w.until,
 			"check": func(t *rapid.T) {
 				id := drawIdentity(t, w.clock.unix())
 				w.compare(t, w.list().Check(id), id)

@@ -34,7 +34,7 @@ func (l *Ledger) PublishAcknowledgment(ctx context.Context, sequence uint64, rea
 	switch {
 	case err == nil:
 		return 0, fmt.Errorf("%w: entry %d can be read here, there is nothing to acknowledge; to undo a revocation, restore its criteria", revocation.ErrInvalidRequest, sequence)
-	case !isNewer && kind != KindEntry:
+	case !isNewer && !kind.matters():
 		return 0, fmt.Errorf("%w: entry %d makes no edge incomplete", revocation.ErrInvalidRequest, sequence)
 	}
 	out := message{kind: KindRestore, id: randomID()}

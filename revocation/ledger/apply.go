@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -52,6 +53,7 @@ type content struct {
 	items          []item
 	restoration    *revocation.Restoration
 	acknowledgment *acknowledgment
+	recheck        *revocation.Recheck
 	heartbeat      bool
 	beat           string // the heartbeat's id
 }
@@ -72,6 +74,8 @@ func read(subject string, data []byte) (kind Kind, c content, err error) {
 		c.items, err = decodeEntry(data)
 	case KindRestore:
 		c.restoration, c.acknowledgment, err = decodeRestore(data)
+	case KindRecheck:
+		c.recheck, err = decodeRecheck(data)
 	case KindHeartbeat:
 		c.beat, err = decodeHeartbeat(data)
 		c.heartbeat = err == nil
@@ -120,6 +124,11 @@ func (f *Follower) carryOut(s *session, kind Kind, c content, m jetstream.Msg, m
 	case c.acknowledgment != nil:
 		f.acknowledge(sequence, c.acknowledgment.sequence)
 		f.applied(s, kind, sequence, stored)
+	case c.recheck != nil:
+		r := c.recheck
+		f.heedEnd(meta.Timestamp.Add(revocation.MaxIntrospectionAge).Unix(), m, meta)
+		f.sink.Recheck(sequence, r.Issuer)
+		f.applied(s, kind, sequence, cmp.Or(r.DecidedAt, stored))
 	case c.heartbeat:
 		f.beats.arrived(c.beat, meta.Timestamp)
 	}
@@ -141,22 +150,25 @@ func (f *Follower) acknowledge(at, sequence uint64) {
 // heed warns of entries that the server forgets before they end: an edge that
 // starts without a checkpoint after that does not know them. This one does.
 func (f *Follower) heed(items []item, m jetstream.Msg, meta *jetstream.MsgMetadata) {
+	var expires int64
+	for _, i := range items {
+		expires = max(expires, i.expires())
+	}
+	f.heedEnd(expires, m, meta)
+}
+
+// heedEnd is heed for a message of which the last part ends at the given time, in
+// Unix seconds.
+func (f *Follower) heedEnd(expires int64, m jetstream.Msg, meta *jetstream.MsgMetadata) {
 	ttl, ok := messageLife(m.Headers())
-	if !ok {
+	if !ok || expires <= meta.Timestamp.Add(ttl).Unix() {
 		return
 	}
-	gone := meta.Timestamp.Add(ttl).Unix()
-	for _, i := range items {
-		if i.expires() <= gone {
-			continue
-		}
-		f.counts.shortLived.Add(1)
-		if now := f.l.now(); f.heeded.IsZero() || now.Sub(f.heeded) > heedInterval {
-			f.heeded = now
-			f.l.log.Error("the ledger forgets an entry before it ends: its producer gives too short a Nats-TTL",
-				"sequence", meta.Sequence.Stream, "stored_for", ttl, "expires", i.expires())
-		}
-		return
+	f.counts.shortLived.Add(1)
+	if now := f.l.now(); f.heeded.IsZero() || now.Sub(f.heeded) > heedInterval {
+		f.heeded = now
+		f.l.log.Error("the ledger forgets an entry before it ends: its producer gives too short a Nats-TTL",
+			"sequence", meta.Sequence.Stream, "stored_for", ttl, "expires", expires)
 	}
 }
 
@@ -164,9 +176,13 @@ func (f *Follower) heed(items []item, m jetstream.Msg, meta *jetstream.MsgMetada
 // it for ever.
 func messageLife(h nats.Header) (time.Duration, bool) {
 	text := h.Get("Nats-TTL")
-	if seconds, err := strconv.ParseInt(text, 10, 64); err == nil && seconds > 0 {
+	if text == "" {
+		return 0, false
+	}
+	if last := text[len(text)-1]; '0' <= last && last <= '9' { // seconds, without a unit
+		seconds, err := strconv.ParseInt(text, 10, 64)
 		const most = math.MaxInt64 / int64(time.Second)
-		return time.Duration(min(seconds, most)) * time.Second, true
+		return time.Duration(min(max(seconds, 0), most)) * time.Second, err == nil && seconds > 0
 	}
 	if ttl, err := time.ParseDuration(text); err == nil && ttl >= time.Second {
 		return ttl.Truncate(time.Second), true // as the server reads it
@@ -201,12 +217,16 @@ func (f *Follower) reject(kind Kind, m jetstream.Msg, meta *jetstream.MsgMetadat
 		f.poisoned = sequence
 		f.l.log.Error("an entry of the revocation ledger can't be applied", "sequence", sequence, "kind", kind.known(), "error", err)
 	}
-	if !isNewer && kind != KindEntry {
+	if !isNewer && !kind.matters() {
 		return
 	}
 	until := meta.Timestamp.Add(incompleteFor).Unix()
 	if ttl, ok := messageLife(m.Headers()); ok {
 		until = meta.Timestamp.Add(ttl).Unix()
+	}
+	if !isNewer && kind == KindRecheck {
+		// However long it is kept: what was introspected before has ended then.
+		until = meta.Timestamp.Add(revocation.MaxIntrospectionAge).Unix()
 	}
 	if isNewer {
 		until = max(until, newer.Expires)
@@ -218,9 +238,13 @@ func (f *Follower) reject(kind Kind, m jetstream.Msg, meta *jetstream.MsgMetadat
 // known hides what an outsider wrote into a subject.
 func (k Kind) known() Kind {
 	switch k {
-	case KindEntry, KindRestore, KindHeartbeat, KindGenesis, KindAssertion:
+	case KindEntry, KindRestore, KindHeartbeat, KindGenesis, KindAssertion, KindRecheck:
 		return k
 	default:
 		return "unknown"
 	}
 }
+
+// matters tells whether a message of the kind that can't be read leaves something
+// undone that denies tokens.
+func (k Kind) matters() bool { return k == KindEntry || k == KindRecheck }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,7 +41,7 @@ func (l *Ledger) UseOnce(ctx context.Context, key string, ttl time.Duration) (fi
 	if l.NearlyFull() {
 		return false, fmt.Errorf("%w: the rest of it is for operators", revocation.ErrFull)
 	}
-	if err := l.coversAssertions(); err != nil {
+	if err := l.covers(KindAssertion.Subject()+".*", KindAssertion.Subject()+".>"); err != nil {
 		return false, fmt.Errorf("%w: %w", revocation.ErrUnavailable, err)
 	}
 	sum := sha256.Sum256([]byte(key))
@@ -65,9 +66,10 @@ func (l *Ledger) UseOnce(ctx context.Context, key string, ttl time.Duration) (fi
 	return l.isOurs(ctx, m.subject, m.id)
 }
 
-// coversAssertions returns why the stream can't store used assertions: one that
-// was made by hand may list the other kinds' subjects only.
-func (l *Ledger) coversAssertions() error {
+// covers returns why the stream can't store what only later versions have: one
+// that was made by hand may list the first kinds' subjects only. Any of the given
+// ones does.
+func (l *Ledger) covers(any ...string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.seen == nil {
@@ -75,7 +77,7 @@ func (l *Ledger) coversAssertions() error {
 	}
 	subjects := l.seen.config.Subjects
 	for _, s := range subjects {
-		if s == SubjectPrefix+">" || s == KindAssertion.Subject()+".*" || s == KindAssertion.Subject()+".>" {
+		if s == SubjectPrefix+">" || slices.Contains(any, s) {
 			return nil
 		}
 	}

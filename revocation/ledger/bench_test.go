@@ -23,6 +23,7 @@ type discard struct {
 func (d *discard) Revoke(uint64, *revocation.Revocation)      { d.n.Add(1) }
 func (d *discard) RevokeHeld(uint64, *revocation.HeldEntry)   { d.n.Add(1) }
 func (d *discard) Restore(uint64, *revocation.Restoration)    {}
+func (d *discard) Recheck(uint64, string)                     {}
 func (d *discard) Position() revocation.Position              { return revocation.Position{} }
 func (d *discard) SetPosition(p revocation.Position)          { d.p = p }
 func (d *discard) NewHistory(p revocation.Position, _ uint64) { d.p = p }

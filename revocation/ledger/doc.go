@@ -45,6 +45,8 @@
 //	                                 id, reason, actor, decided_at
 //	                             or  v, entry; optional: id, reason, actor,
 //	                                 decided_at
+//	token_revocation.v1.recheck      v, issuer; optional: id, reason, actor,
+//	                                 decided_at
 //	token_revocation.v1.heartbeat    v; optional: edge, id, at
 //	token_revocation.v1.assertion.*  the same
 //	token_revocation.v1.genesis      v, ledger; optional: at

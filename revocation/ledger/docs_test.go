@@ -20,11 +20,50 @@ import (
 // place of the nats tool, a client of ours sends what that would.
 func TestTheDocumentedCommandRevokes(t *testing.T) {
 	t.Parallel()
+	m := documented(t, ledger.KindEntry)
+	srv := revocationtest.StartNATS(t)
+	e := newEdge(t, external(srv.URL())).synced(t)
+	js := client(t, srv.URL())
+	ack, err := js.PublishMsg(t.Context(), m)
+	if err != nil || ack.Stream != ledger.DefaultStream {
+		t.Fatalf("publishing to %s: %v", m.Subject, err)
+	}
+	eventually(t, "applied", func() bool { return e.State().Sequence >= ack.Sequence })
+	alice := &revocation.Identity{
+		Issuer: "https://sso.example.com/realms/prod", Claims: []revocation.Claim{{Name: "sub", Value: "alice"}},
+		IssuedAt: time.Now().Add(-time.Minute).Unix(),
+	}
+	if !e.denylist.Check(alice).Denied {
+		t.Errorf("%s is not denied by %s", alice.Claims, m.Data)
+	}
+	if st := e.Stats(); st.ShortLived != 0 || st.Poison != 0 || st.Newer != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
+func TestTheDocumentedCommandMakesEdgesAskAgain(t *testing.T) {
+	t.Parallel()
+	m := documented(t, ledger.KindRecheck)
+	srv := revocationtest.StartNATS(t)
+	e := newEdge(t, external(srv.URL())).synced(t)
+	seen := new(told).watch(t, e.denylist)
+	if _, err := client(t, srv.URL()).PublishMsg(t.Context(), m); err != nil {
+		t.Fatalf("publishing to %s: %v", m.Subject, err)
+	}
+	eventually(t, "told", func() bool { return len(seen.all()) == 1 })
+	if st := e.Stats(); seen.all()[0] != "https://as.example.com" || st.ShortLived != 0 || st.Poison != 0 || st.Newer != 0 {
+		t.Errorf("%q, %+v", seen.all(), st)
+	}
+}
+
+// documented returns what the manual's command for a kind publishes.
+func documented(t *testing.T, kind ledger.Kind) *nats.Msg {
+	t.Helper()
 	manual, err := os.ReadFile("../../docs/ledger.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, after, ok := strings.Cut(string(manual), "```sh\nnats pub ")
+	_, after, ok := strings.Cut(string(manual), "```sh\nnats pub --jetstream "+kind.Subject()+" ")
 	command, _, ended := strings.Cut(after, "```")
 	if !ok || !ended {
 		t.Fatal("the manual has no nats command")
@@ -34,7 +73,7 @@ func TestTheDocumentedCommandRevokes(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(bin, "nats"), []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("sh", "-c", "nats pub "+command)
+	cmd := exec.Command("sh", "-c", "nats pub --jetstream "+kind.Subject()+" "+command)
 	cmd.Env = append(os.Environ(), "PATH="+bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
 	out, err := cmd.Output()
 	if err != nil {
@@ -63,22 +102,5 @@ func TestTheDocumentedCommandRevokes(t *testing.T) {
 			t.Fatalf("unexpected argument %q", arg)
 		}
 	}
-	srv := revocationtest.StartNATS(t)
-	e := newEdge(t, external(srv.URL())).synced(t)
-	js := client(t, srv.URL())
-	ack, err := js.PublishMsg(t.Context(), m)
-	if err != nil || ack.Stream != ledger.DefaultStream {
-		t.Fatalf("publishing to %s: %v", m.Subject, err)
-	}
-	eventually(t, "applied", func() bool { return e.State().Sequence >= ack.Sequence })
-	alice := &revocation.Identity{
-		Issuer: "https://sso.example.com/realms/prod", Claims: []revocation.Claim{{Name: "sub", Value: "alice"}},
-		IssuedAt: time.Now().Add(-time.Minute).Unix(),
-	}
-	if !e.denylist.Check(alice).Denied {
-		t.Errorf("%s is not denied by %s", alice.Claims, m.Data)
-	}
-	if st := e.Stats(); st.ShortLived != 0 || st.Poison != 0 || st.Newer != 0 {
-		t.Errorf("%+v", st)
-	}
+	return m
 }

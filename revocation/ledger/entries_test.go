@@ -50,15 +50,25 @@ func TestTheExamplesOfTheManualAreRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	blocks := strings.Split(string(manual), "```json\n")[1:]
-	if len(blocks) < 2 {
-		t.Fatalf("%d examples", len(blocks))
-	}
-	for _, b := range blocks {
+	blocks := strings.Split(string(manual), "```json\n")
+	read := map[Kind]int{}
+	for i, b := range blocks[1:] {
 		example, _, _ := strings.Cut(b, "```")
-		if _, err := decodeEntry([]byte(example)); err != nil {
+		section := blocks[i][strings.LastIndex(blocks[i], "\n### "):]
+		kind := KindEntry
+		if strings.HasPrefix(section, "\n### recheck\n") {
+			kind = KindRecheck
+			_, err = decodeRecheck([]byte(example))
+		} else {
+			_, err = decodeEntry([]byte(example))
+		}
+		if err != nil {
 			t.Errorf("%s\n%v", example, err)
 		}
+		read[kind]++
+	}
+	if read[KindEntry] < 2 || read[KindRecheck] != 1 {
+		t.Fatalf("examples: %v", read)
 	}
 }
 

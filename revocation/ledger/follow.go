@@ -24,6 +24,9 @@ type Sink interface {
 	// RevokeHeld takes a revocation of which only the fingerprint is known.
 	RevokeHeld(sequence uint64, e *revocation.HeldEntry)
 	Restore(sequence uint64, r *revocation.Restoration)
+	// Recheck says that what was introspected of the issuer's tokens has to be
+	// asked again.
+	Recheck(sequence uint64, issuer string)
 	Position() revocation.Position
 	SetPosition(p revocation.Position)
 	// NewHistory says that what was held so far is from another history than
@@ -45,7 +48,7 @@ type Observer struct {
 	Synced func()
 	// Stale is called when an edge that was in sync is no longer.
 	Stale func(age time.Duration)
-	// Applied is called for each entry and restore that was applied, with the
+	// Applied is called for each entry, restore and recheck that was applied, with the
 	// time from the decision to now. It compares the decider's clock with this
 	// machine's, so that it is only as good as these. It is negative for what
 	// the ledger held before the edge began to follow.
@@ -74,7 +77,7 @@ type State struct {
 
 // Stats are a follower's counters since it was started.
 type Stats struct {
-	Applied    uint64 // entries and restores
+	Applied    uint64 // entries, restores and rechecks
 	Heartbeats uint64 // seen, of any edge
 	Beats      uint64 // sent by this one
 	Poison     uint64 // entries that break the rules

@@ -30,6 +30,7 @@ type sink struct {
 	incomplete []string // every reason so far
 	until      int64
 	acks       []uint64 // acknowledged
+	rechecked  []string // issuers
 	histories  []uint64 // where each new one ended when it was found
 	backwards  int      // positions that went back
 }
@@ -53,6 +54,12 @@ func (s *sink) Restore(_ uint64, r *revocation.Restoration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.restored[r.ID] = r
+}
+
+func (s *sink) Recheck(_ uint64, issuer string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rechecked = append(s.rechecked, issuer)
 }
 
 func (s *sink) Position() revocation.Position {

@@ -231,6 +231,13 @@ func (l *Ledger) remember(h *history) {
 	l.skew = h.asked.Add(h.rtt / 2).Round(0).Sub(h.at)
 }
 
+// clockSkew returns how far this machine's clock is ahead of the server's.
+func (l *Ledger) clockSkew() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.skew
+}
+
 // newestLook returns the newest look at the stream, or nil.
 func (l *Ledger) newestLook() *history {
 	l.mu.Lock()

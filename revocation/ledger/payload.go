@@ -38,6 +38,8 @@ const (
 	// KindAssertion records that a client's assertion was used. Its messages
 	// have a subject each, one token below the kind's own.
 	KindAssertion Kind = "assertion"
+	// KindRecheck says that what was introspected has to be asked again.
+	KindRecheck Kind = "recheck"
 )
 
 // SubjectPrefix is what the subjects of all entries begin with.

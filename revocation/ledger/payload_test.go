@@ -269,6 +269,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte("{\"a\":\"\\ud800\"}"))
 	f.Add([]byte(packed))
 	f.Add([]byte(`{"v":1,"entry":17,"reason":"x"}`))
+	f.Add([]byte(`{"v":1,"id":"x","issuer":"y","reason":"z","actor":"a","decided_at":1}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		checkEntry(t, data)
 		if r, ack, err := decodeRestore(data); err == nil && (r == nil) == (ack == nil) {
@@ -294,6 +295,21 @@ func FuzzDecode(f *testing.F) {
 		}
 		if r, err := decodeRestoration(data); err == nil && r.Expires <= 0 {
 			t.Fatal("a restore without end")
+		}
+		if r, err := decodeRecheck(data); err == nil {
+			if r.ID == "" {
+				r.ID = "x"
+			}
+			again, err := encodeRecheck(r)
+			if err != nil {
+				t.Fatalf("decoded but not encodable: %v", err)
+			}
+			if back, err := decodeRecheck(again); err != nil || *back != *r {
+				t.Fatalf("%s became %s: %v", data, again, err)
+			}
+			if _, err := decodeEntry(data); err == nil {
+				t.Fatal("a recheck and a revocation")
+			}
 		}
 		_, _ = decodeHeartbeat(data)
 		_, _ = decodeGenesis(data)

@@ -59,6 +59,19 @@ func (f *Follower) prove(ctx context.Context, s *session) error {
 	return nil
 }
 
+// provable returns the present session, or nil if there is no use in trying to
+// prove anything in it.
+func (f *Follower) provable() *session {
+	s := f.beats.session.Load()
+	if st := f.State(); s == nil || !st.EverSynced || st.Age > 3*f.l.o.HeartbeatInterval {
+		return nil
+	}
+	if f.l.usable() != nil || f.l.link.refused.has(KindHeartbeat.Subject()) {
+		return nil
+	}
+	return s
+}
+
 // take removes and returns the probe that waits for the heartbeat id.
 func (b *beats) take(id string) *probe {
 	b.mu.Lock()

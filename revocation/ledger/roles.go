@@ -14,7 +14,7 @@ type Role string
 const (
 	// RoleEdge follows the ledger and writes nothing, not even heartbeats.
 	RoleEdge Role = "edge"
-	// RoleProducer writes revocations, restorations and heartbeats, and reads
+	// RoleProducer writes revocations, restorations, rechecks and heartbeats, and reads
 	// nothing. Whoever has it can log anyone out. It is for programs that publish
 	// by themselves: of a [Ledger], it can use PublishHeartbeat only.
 	RoleProducer Role = "producer"
@@ -66,7 +66,7 @@ func (u User) permissions(stream string) *server.Permissions {
 		"$JS.API.CONSUMER.MSG.NEXT." + stream + ".*",
 		"$JS.API.DIRECT.GET." + stream,
 	}
-	write := []string{KindEntry.Subject(), KindRestore.Subject(), KindHeartbeat.Subject()}
+	write := []string{KindEntry.Subject(), KindRestore.Subject(), KindRecheck.Subject(), KindHeartbeat.Subject()}
 	serve := []string{KindAssertion.Subject() + ".*"} // single use of clients' assertions
 	operate := []string{
 		KindGenesis.Subject(),

@@ -40,6 +40,10 @@ func TestNoRoleCanDoMoreThanItShould(t *testing.T) {
 			_, err := js.Publish(ctx, ledger.KindRestore.Subject(), []byte(entry("x")))
 			return err
 		}},
+		"publish a recheck": {[]ledger.Role{ledger.RoleProducer, ledger.RolePublisher, ledger.RoleOperator}, func(ctx context.Context, _ *nats.Conn, js jetstream.JetStream) error {
+			_, err := js.Publish(ctx, ledger.KindRecheck.Subject(), []byte(`{"v":1,"issuer":"x"}`))
+			return err
+		}},
 		"publish a heartbeat": {[]ledger.Role{ledger.RoleProducer, ledger.RolePublisher, ledger.RoleOperator}, func(ctx context.Context, _ *nats.Conn, js jetstream.JetStream) error {
 			_, err := js.Publish(ctx, ledger.KindHeartbeat.Subject(), []byte(`{"v":1}`))
 			return err

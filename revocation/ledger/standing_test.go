@@ -38,6 +38,11 @@ func newEdge(t testing.TB, o ledger.Options) *edge {
 	return e
 }
 
+// PublishRestoration takes the end from what the edge holds, as the product does.
+func (e *edge) PublishRestoration(ctx context.Context, r *revocation.Restoration) (uint64, error) {
+	return e.PublishRestorationOf(ctx, r, func() (int64, bool) { return e.denylist.HeldUntil(r.Criteria) })
+}
+
 func (e *edge) synced(t testing.TB) *edge {
 	t.Helper()
 	eventually(t, "in sync", func() bool { return e.State().InSync })

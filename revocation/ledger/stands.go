@@ -22,12 +22,9 @@ const standsTimeout = 500 * time.Millisecond
 // A heartbeat that is sent and comes back proves it: at most one every 10 ms,
 // shared by all callers. Nothing else is written.
 func (f *Follower) Stands(ctx context.Context, sequence uint64, rs ...*revocation.Revocation) (bool, error) {
-	s := f.beats.session.Load()
-	if st := f.State(); s == nil || !st.EverSynced || st.Age > 3*f.l.o.HeartbeatInterval || st.Sequence < sequence {
+	s := f.provable()
+	if s == nil || f.sequence.Load() < sequence {
 		return false, errNoProof // no use in waiting
-	}
-	if f.l.usable() != nil || f.l.link.refused.has(KindHeartbeat.Subject()) {
-		return false, errNoProof
 	}
 	ctx, cancel := context.WithTimeout(ctx, standsTimeout)
 	defer cancel()

@@ -97,7 +97,7 @@ func coversKinds(subjects []string) bool {
 		if !strings.HasPrefix(s, SubjectPrefix) {
 			return false
 		}
-		// Used assertions may be missing: whoever needs them says so.
+		// Used assertions and rechecks may be missing: whoever needs them says so.
 		covered[s] = true
 	}
 	if covered[SubjectPrefix+">"] || covered[SubjectPrefix+"*"] {
