@@ -47,6 +47,7 @@ type replica struct {
 	known      knowledge // of the ledger that was followed last
 
 	metrics *metrics
+	streams *liveStreams
 	events  chan event
 
 	stop     chan struct{}
@@ -134,6 +135,8 @@ func newReplica(limits denylistLimits) (*replica, error) {
 		stop:     make(chan struct{}),
 	}
 	r.metrics = newMetrics(r)
+	r.streams = newLiveStreams(r)
+	r.metrics.collectors = append(r.metrics.collectors, r.streams.collectors()...)
 	r.following.Store(&following{})
 	r.saving.Go(r.saveRegularly)
 	r.saving.Go(r.watch)
@@ -152,6 +155,7 @@ func (r *replica) Destruct() error {
 		f.follower.Stop()
 	}
 	r.save()
+	r.streams.stop()
 	r.denylist.Close()
 	return nil
 }
@@ -295,6 +299,7 @@ func (r *replica) load() time.Time {
 			"file", r.checkpoint, "error", err)
 		return time.Time{}
 	}
+	r.streams.registry.CheckAll() // nobody is told of what a checkpoint brings
 	r.written = written{position.Sequence, r.changes(), proven}
 	now := time.Now()
 	age := now.Sub(proven)
@@ -387,6 +392,9 @@ func (r *replica) Revoke(sequence uint64, d *revocation.Revocation) { r.denylist
 func (r *replica) Restore(sequence uint64, d *revocation.Restoration) {
 	r.denylist.Restore(sequence, d)
 }
+
+// Recheck makes whoever keeps introspected identities forget those of the issuer.
+func (r *replica) Recheck(sequence uint64, issuer string) { r.denylist.Recheck(sequence, issuer) }
 
 var (
 	_ revocation.Ledger   = (*replica)(nil)
