@@ -64,6 +64,10 @@ func (r *reading) makeIdentity(issuer string, claims *claimMap, extra []string, 
 			return nil, err
 		}
 	}
+	certificate, proofKey, err := r.confirmation()
+	if err != nil {
+		return nil, err
+	}
 	hash := r.tokenHash()
 	start := len(r.joined)
 	r.joined = base64.RawURLEncoding.AppendEncode(r.joined, hash[:])
@@ -83,12 +87,14 @@ func (r *reading) makeIdentity(issuer string, claims *claimMap, extra []string, 
 	}
 	revocation.SortClaims(list)
 	return &revocation.Identity{
-		Issuer:    issuer,
-		Claims:    slices.Compact(list),
-		IssuedAt:  t.iat,
-		AuthTime:  t.authTime,
-		NotBefore: t.nbf,
-		Expiry:    t.exp,
+		Issuer:      issuer,
+		Claims:      slices.Compact(list),
+		IssuedAt:    t.iat,
+		AuthTime:    t.authTime,
+		NotBefore:   t.nbf,
+		Expiry:      t.exp,
+		Certificate: certificate,
+		ProofKey:    proofKey,
 	}, nil
 }
 

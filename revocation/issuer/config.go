@@ -61,6 +61,13 @@ type Config struct {
 	// published key.
 	HMACSecret string `json:"hmac_secret,omitempty"`
 
+	// Opaque says that all access tokens of the issuer are opaque. It then has no
+	// keys, and none are looked for; a JWT that names it can't be verified, and is
+	// refused where the issuer is not asked about it. Without introspection,
+	// revocations can name its tokens one by one, by their hash, or all at once, and
+	// nothing in between.
+	Opaque bool `json:"opaque,omitempty"`
+
 	// Algorithms are the accepted signature algorithms, out of RS256, RS384,
 	// RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA, and with
 	// hmac_secret HS256, HS384, HS512. Default: all of them that the kind of key
@@ -85,6 +92,14 @@ type Config struct {
 	// events, DPoP proofs, client assertions and so on), and no ID token as far
 	// as one can be recognised.
 	Types []string `json:"types,omitempty"`
+
+	// RefreshTypes are the values of typ, in the header or as a claim, of the
+	// issuer's refresh tokens, if these are JWTs that its keys verify: "RT". Such
+	// a token is no access token, and whoever revokes it revokes its grant. typ
+	// rt+jwt and refresh+jwt, and Keycloak's claim typ Refresh and Offline, are
+	// known without. Default: none; a refresh token of another form is asked
+	// about, if introspection is configured.
+	RefreshTypes []string `json:"refresh_types,omitempty"`
 
 	// Audiences are the values of aud that are meant for us; a token must have
 	// one of them. Default: aud is not checked. The revocation endpoint never
@@ -179,10 +194,16 @@ func (c Config) WithPreset() (Config, error) {
 	if c.MaxTokenLifetime == 0 {
 		c.MaxTokenLifetime = p.MaxTokenLifetime
 	}
+	if tokens, known := presetIntrospects[c.Preset]; known && c.Introspection != nil && c.Introspection.Tokens == "" {
+		n := *c.Introspection
+		n.Tokens = tokens
+		c.Introspection = &n
+	}
 	return c, nil
 }
 
-// Validate reports the first mistake in c, with a remedy. It does no I/O.
+// Validate reports the first mistake in c, with a remedy. It does no I/O, and does
+// not read the private key of introspection: [NewIntrospector] does.
 func (c Config) Validate() error {
 	c, err := c.withDefaults()
 	if err != nil {
@@ -214,7 +235,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.RefreshInterval == 0 {
 		c.RefreshInterval = Duration(DefaultRefreshInterval)
 	}
-	if len(c.Algorithms) == 0 {
+	if len(c.Algorithms) == 0 || c.Opaque { // a preset may have some
 		c.Algorithms = c.defaultAlgorithms()
 	}
 	return c, nil
@@ -233,10 +254,17 @@ func (c Config) validate() error {
 	if err := c.validateClaims(); err != nil {
 		return fmt.Errorf("issuer %q: %w", c.Issuer, err)
 	}
+	if n := c.Introspection; n != nil {
+		if err := n.withDefaults(c.Issuer).validate(c); err != nil {
+			return fmt.Errorf("issuer %q: %w", c.Issuer, err)
+		}
+	}
 	var err error
 	switch {
 	case slices.Contains(c.Types, ""):
 		err = errors.New("types has an empty value: to accept tokens without typ, write JWT")
+	case slices.ContainsFunc(c.RefreshTypes, c.isAccessType):
+		err = errors.New("refresh_types has a value that access tokens have, or an empty one: name what only refresh tokens have")
 	case slices.Contains(c.Audiences, ""):
 		err = errors.New("audiences has an empty value: leave it out to not check aud")
 	case c.MaxTokenLifetime < 0 || time.Duration(c.MaxTokenLifetime) > revocation.MaxRetention:
@@ -257,6 +285,13 @@ func (c Config) validate() error {
 		return fmt.Errorf("issuer %q: %w", c.Issuer, err)
 	}
 	return nil
+}
+
+// isAccessType tells whether access tokens may have this typ.
+func (c Config) isAccessType(typ string) bool {
+	p := newTypePolicy(c.Types, nil)
+	typ = normalType([]byte(typ))
+	return typ == "jwt" || typ == "at+jwt" || slices.Contains(p.accepted, typ)
 }
 
 func (c Config) validateNames() error {

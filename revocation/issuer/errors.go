@@ -49,11 +49,26 @@ type invalidError string
 func (e invalidError) Error() string        { return "invalid token: " + string(e) }
 func (e invalidError) Is(target error) bool { return target == ErrInvalid }
 
-// An otherKindError is an invalidError that is [ErrOtherKind] as well.
-type otherKindError string
+// An otherKindError is an invalidError that is [ErrOtherKind] as well. All of them
+// are made in advance, for the same reason.
+type otherKindError struct {
+	reason string
+	use    TokenUse // what the token says that it is for
+}
 
-func (e otherKindError) Error() string        { return "invalid token: " + string(e) }
-func (e otherKindError) Is(target error) bool { return target == ErrInvalid || target == ErrOtherKind }
+func (e *otherKindError) Error() string { return "invalid token: " + e.reason }
+func (e *otherKindError) Is(target error) bool {
+	return target == ErrInvalid || target == ErrOtherKind
+}
+
+// UseOf tells what a token says that it is for, which an [ErrOtherKind] was
+// returned for: [UseUnknown] if that is not recognised. Nothing of it is proven.
+func UseOf(err error) TokenUse {
+	if other, ok := errors.AsType[*otherKindError](err); ok {
+		return other.use
+	}
+	return UseUnknown
+}
 
 // UnknownIssuerError tells which issuer a token named. It wraps
 // [ErrUnknownIssuer].

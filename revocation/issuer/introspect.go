@@ -108,6 +108,7 @@ type Introspector struct {
 	slots     chan struct{} // one for each question that is being asked
 	lastError atomic.Pointer[string]
 	counts    introspectionCounts
+	durations durationCounts
 
 	ctx    context.Context // of all flights
 	cancel context.CancelCauseFunc
@@ -265,6 +266,9 @@ type IntrospectionStatus struct {
 	Refused  uint64 // callers turned away: open breaker, or too many questions
 	Purged   uint64 // answers forgotten by Purge and PurgeToken
 	Opened   uint64 // how often the breaker has opened
+
+	// Durations are those of all questions that were sent.
+	Durations Durations
 }
 
 // Status returns the present state.
@@ -275,6 +279,7 @@ func (n *Introspector) Status() IntrospectionStatus {
 		Hits: c.hits.Load(), Shared: c.shared.Load(), Refused: c.refused.Load(), Purged: c.purged.Load(), Opened: c.opened.Load(),
 	}
 	s.Breaker, s.Failures = n.breaker.status()
+	s.Durations = n.durations.read()
 	if last := n.lastError.Load(); last != nil {
 		s.LastError = *last
 	}

@@ -35,8 +35,9 @@ type IntrospectionConfig struct {
 	// ClientID is the client that the authorization server knows us as.
 	ClientID string `json:"client_id,omitempty"`
 
-	// ClientSecret is its secret. Use a placeholder like
-	// {file./run/secrets/introspection} rather than the secret itself.
+	// ClientSecret is its secret. In Caddy's configuration it has to be a
+	// placeholder, {env.NAME} or {file./run/secrets/introspection}, and so have
+	// private_key and bearer_token.
 	ClientSecret string `json:"client_secret,omitempty"`
 
 	// PrivateKey is the key of private_key_jwt (RFC 7523), as a JWK or in PEM
@@ -59,6 +60,13 @@ type IntrospectionConfig struct {
 
 	// BearerToken is an access token of our own that allows us to ask.
 	BearerToken string `json:"bearer_token,omitempty"`
+
+	// Tokens says which tokens the endpoint knows: all, or access if it knows
+	// access tokens only, as that of Django OAuth Toolkit does. Of a refresh
+	// token, such an endpoint says that it is not active, so that this proves
+	// nothing: the revocation endpoint then answers 400 unsupported_token_type,
+	// not 200. Default: that of the preset, else all.
+	Tokens string `json:"tokens,omitempty"`
 
 	// SignedResponse asks for signed answers (RFC 9701), and accepts no others.
 	// They are verified with the issuer's keys and may be 16 KiB long. Encrypted
@@ -107,6 +115,12 @@ const (
 	IntrospectPrivateKey  = "private_key_jwt"     // RFC 7523, section 2.2
 	IntrospectBearer      = "bearer"              // RFC 7662, section 2.1
 	IntrospectNoAuth      = "none"
+)
+
+// Which tokens an introspection endpoint knows; see [IntrospectionConfig].
+const (
+	IntrospectsAll    = "all"
+	IntrospectsAccess = "access"
 )
 
 // Bounds and defaults of [IntrospectionConfig].
@@ -185,6 +199,8 @@ func (c IntrospectionConfig) validate(of Config) error {
 	switch {
 	case of.Development:
 		return errors.New("introspection: the development issuer has no endpoint to ask, its tokens are verified by their signature")
+	case c.SignedResponse && of.Opaque:
+		return errors.New("introspection: signed_response needs the issuer's keys, and an opaque issuer has none: remove one of the two")
 	case c.Endpoint == "" && of.source() != fromDiscovery:
 		return errors.New("introspection: endpoint is missing: the issuer's keys are not found by discovery, so its metadata is not read")
 	}
@@ -192,6 +208,9 @@ func (c IntrospectionConfig) validate(of Config) error {
 		if _, err := parseEndpointURL(c.Endpoint, c.AllowHTTP); err != nil {
 			return fmt.Errorf("introspection: endpoint: %w", err)
 		}
+	}
+	if c.Tokens != "" && c.Tokens != IntrospectsAll && c.Tokens != IntrospectsAccess {
+		return fmt.Errorf("introspection: tokens: %q is neither %s nor %s", c.Tokens, IntrospectsAll, IntrospectsAccess)
 	}
 	if err := c.validateAuth(); err != nil {
 		return fmt.Errorf("introspection: %w", err)

@@ -192,7 +192,9 @@ func (n *Introspector) askInTurn(ctx context.Context, f *introspectionFlight, to
 		return nil, outcomeVoid, unavailable("%w", errAbandoned)
 	}
 	n.counts.asked.Add(1)
+	began := time.Now()
 	body, o, err := n.ask(ctx, token, f.key.hint)
+	n.durations.observe(time.Since(began))
 	if err != nil {
 		return nil, o, err
 	}

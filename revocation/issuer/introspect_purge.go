@@ -40,7 +40,7 @@ func (p *purge) hits(i *Issuer, a *activeAnswer) bool {
 // answers that were on their way. A match that is always true forgets
 // everything.
 func (n *Introspector) Purge(match func(*revocation.Identity) bool, claimNames ...string) int {
-	p := &purge{match: match, names: slices.Clone(claimNames)}
+	p := &purge{match: match, names: unusualNames(claimNames)}
 	n.mu.Lock()
 	for f := range n.running {
 		f.purges = append(f.purges, p)
@@ -65,6 +65,21 @@ func (n *Introspector) Purge(match func(*revocation.Identity) bool, claimNames .
 			count++
 		}
 	}
+	n.counts.purged.Add(uint64(count))
+	return count
+}
+
+// PurgeAll forgets all kept answers, and returns how many that were. It promises
+// what [Introspector.Purge] does, and looks at none of them.
+func (n *Introspector) PurgeAll() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for f := range n.running {
+		f.unkept = true
+	}
+	clear(n.joinable)
+	count := len(n.cache.bySum)
+	n.cache = newAnswerCache(n.cache.ttl, n.cache.limit)
 	n.counts.purged.Add(uint64(count))
 	return count
 }
@@ -102,9 +117,6 @@ func (n *Introspector) PurgeCriteria(c revocation.Criteria) int {
 	if hash, found := c.Claims[revocation.ClaimToken]; found && len(c.Claims) == 1 {
 		return n.PurgeToken(hash)
 	}
-	names := slices.DeleteFunc(c.Names(), func(name string) bool {
-		return name == revocation.ClaimKeyID || name == revocation.ClaimToken || slices.Contains(wellKnown[:], name)
-	})
 	return n.Purge(func(id *revocation.Identity) bool {
 		for name, want := range c.Claims {
 			if name != revocation.ClaimKeyID &&
@@ -113,5 +125,13 @@ func (n *Introspector) PurgeCriteria(c revocation.Criteria) int {
 			}
 		}
 		return true
-	}, names...)
+	}, c.Names()...)
+}
+
+// unusualNames returns those names whose claims an identity has only if it was made
+// for them.
+func unusualNames(names []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		return name == revocation.ClaimKeyID || name == revocation.ClaimToken || slices.Contains(wellKnown[:], name)
+	})
 }

@@ -60,7 +60,7 @@ func New(c Config, o Options) (*Issuer, error) {
 		store:  o.Store,
 		now:    o.Now,
 		logger: o.Logger,
-		types:  newTypePolicy(c.Types),
+		types:  newTypePolicy(c.Types, c.RefreshTypes),
 		claims: newClaimMap(c.Claims),
 		keys:   newKeyring(),
 	}
@@ -114,6 +114,8 @@ func (i *Issuer) connect(o Options) error {
 		return nil
 	case fromDevelopment:
 		return i.developmentKeys()
+	case fromNowhere:
+		return nil
 	case fromFile:
 		k.load = (&file{path: i.config.JWKSFile, skip: skip}).load
 		k.every = jwksFilePoll
@@ -209,8 +211,8 @@ func (i *Issuer) MaxTokenLifetime() time.Duration { return time.Duration(i.confi
 // Leeway returns for how long after exp the issuer's tokens still pass.
 func (i *Issuer) Leeway() time.Duration { return time.Duration(i.config.Leeway) }
 
-// Ready tells whether there is at least one key to verify with.
-func (i *Issuer) Ready() bool { return len(i.keys.current.Load().keys) > 0 }
+// Ready tells whether there is at least one key to verify with, or none needed.
+func (i *Issuer) Ready() bool { return i.config.Opaque || len(i.keys.current.Load().keys) > 0 }
 
 // Generation changes whenever an identity that was made and verified before
 // might be made differently, or not be verified, now: with the configuration of

@@ -84,6 +84,16 @@ var presets = map[string]Config{
 	},
 }
 
+// presetIntrospects says which tokens the product's introspection endpoint knows,
+// where that is not all of them: [IntrospectionConfig].Tokens.
+var presetIntrospects = map[string]string{
+	// They look among the access tokens, whatever the hint.
+	"django":  IntrospectsAccess,
+	"zitadel": IntrospectsAccess,
+	// Since 26.6.2, it tells of a refresh token only to the client that has it.
+	"keycloak": IntrospectsAccess,
+}
+
 // Preset returns the preset of that name as a Config of which only the preset's
 // lines are set. The caller may change it.
 func Preset(name string) (Config, bool) {

@@ -18,12 +18,15 @@ const (
 	fromFile
 	fromSecret
 	fromDevelopment
+	fromNowhere
 )
 
 func (c Config) source() sourceKind {
 	switch {
 	case c.Development:
 		return fromDevelopment
+	case c.Opaque:
+		return fromNowhere
 	case c.HMACSecret != "":
 		return fromSecret
 	case c.JWKSFile != "":
@@ -46,6 +49,9 @@ func (c Config) validateSources() error {
 	}
 	if c.Development {
 		given = append(given, "development")
+	}
+	if c.Opaque && len(given) > 0 {
+		return fmt.Errorf("opaque is for an issuer without keys: remove it, or remove %s", strings.Join(given, " and "))
 	}
 	if len(given) > 1 {
 		return fmt.Errorf("%s exclude each other: keep the one where the keys are", strings.Join(given, " and "))

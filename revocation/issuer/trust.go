@@ -78,6 +78,9 @@ type Request struct {
 	// or lives for too long to be accepted here, may still pass elsewhere, and
 	// one that is not valid yet can be revoked.
 	IgnoreExpiry bool
+	// Refresh identifies refresh tokens, too, that the issuer's keys verify: those
+	// whose typ is known or one of [Config].RefreshTypes.
+	Refresh bool
 	// SkipVerify only reads the token. Nothing of the identity is proven, and
 	// Verified is false: good enough to compare with the denylist in front of
 	// something that verifies, and for nothing else. Such an identity has no
@@ -94,33 +97,41 @@ type Request struct {
 // that a route which lets unknown issuers pass can still ask its denylist. The
 // error is then an [*UnknownIssuerError].
 func (s *Set) Identify(ctx context.Context, token string, req Request) (*revocation.Identity, *Issuer, error) {
+	id, i, _, err := s.IdentifyUse(ctx, token, req)
+	return id, i, err
+}
+
+// IdentifyUse is [Set.Identify] that also tells what a verified token is for:
+// [UseAccess], or [UseRefresh] if req asks for refresh tokens too. The issuer is
+// known with every error but [ErrNotJWT], [ErrMalformed] and [ErrUnknownIssuer].
+func (s *Set) IdentifyUse(ctx context.Context, token string, req Request) (*revocation.Identity, *Issuer, TokenUse, error) {
 	r, err := read(token)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, UseUnknown, err
 	}
 	defer r.free()
 	name, err := r.issuer()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, UseUnknown, err
 	}
 	i, known := s.byName[string(name)]
 	switch {
 	case !known:
 		id, err := r.unverified(string(name), &standardClaims, req.ClaimNames)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, UseUnknown, err
 		}
-		return id, nil, s.unknown(string(name))
+		return id, nil, UseUnknown, s.unknown(string(name))
 	case req.SkipVerify:
 		id, err := r.unverified(i.config.Issuer, &i.claims, req.ClaimNames)
 		if err != nil {
-			return nil, i, err
+			return nil, i, UseUnknown, err
 		}
 		id.Aliases = i.config.Aliases
-		return id, i, nil
+		return id, i, UseUnknown, nil
 	}
-	id, err := i.identify(ctx, token, r, req)
-	return id, i, err
+	id, use, err := i.identify(ctx, token, r, req)
+	return id, i, use, err
 }
 
 var standardClaims = newClaimMap(nil)

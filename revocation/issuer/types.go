@@ -12,6 +12,7 @@ import (
 // signed with the same keys.
 type typePolicy struct {
 	accepted []string // normalised; empty for any but other known kinds
+	refresh  []string // normalised: those of refresh tokens
 }
 
 // otherTypes are the typ values of JWTs that are no access tokens.
@@ -27,14 +28,21 @@ var otherTypes = [...]string{
 	"oauth-client-attestation+jwt",
 	"oauth-client-attestation-pop+jwt",
 	"entity-statement+jwt", // OpenID Federation
-	"refresh+jwt", "rt+jwt", "id+jwt", "id_token",
+	"id+jwt", "id_token",
 	"kb+jwt", "vc+jwt", "vp+jwt", "dc+sd-jwt", "vc+sd-jwt",
 	"openid4vci-proof+jwt",
 	"jose+json", "jwe", "jose",
 }
 
-func newTypePolicy(types []string) typePolicy {
+// refreshTypes are the typ values of refresh tokens. No RFC has one, some issuers
+// do.
+var refreshTypes = [...]string{"refresh+jwt", "rt+jwt"}
+
+func newTypePolicy(types, refresh []string) typePolicy {
 	var p typePolicy
+	for _, t := range refresh {
+		p.refresh = append(p.refresh, normalType([]byte(t)))
+	}
 	for _, t := range types {
 		if t == "strict" {
 			t = "at+jwt"
@@ -54,18 +62,52 @@ func normalType(typ []byte) string {
 	return t
 }
 
-// check refuses what is not an access token.
+// Errors of [typePolicy.check].
+var (
+	errRefreshToken  = &otherKindError{"it is a refresh token", UseRefresh}
+	errIDToken       = &otherKindError{"it is an ID token", UseOther}
+	errSecurityEvent = &otherKindError{"it is a security event or logout token", UseOther}
+	errOtherJWT      = &otherKindError{"it is another kind of JWT", UseOther}
+	errTyp           = &otherKindError{"its typ is not accepted", UseUnknown}
+)
+
+// check refuses what is not an access token: the error is an [ErrOtherKind].
 func (p typePolicy) check(r *reading) error {
 	typ := normalType(r.typ)
 	switch {
-	case len(p.accepted) > 0 && !slices.Contains(p.accepted, typ):
-		return otherKindError("its typ is not accepted")
-	case typ == "at+jwt":
+	case typ == "at+jwt" && (len(p.accepted) == 0 || slices.Contains(p.accepted, typ)):
 		return nil // says what it is
+	case p.isRefresh(r, typ):
+		return errRefreshToken
 	case slices.Contains(otherTypes[:], typ):
-		return otherKindError("it is another kind of JWT")
+		return errOtherJWT
 	}
-	return checkContents(&r.scanner)
+	// Before the typ is compared: what a token is recognised as is of use to a
+	// revocation endpoint, that its typ is on no list is not.
+	if err := checkContents(&r.scanner); err != nil {
+		return err
+	}
+	if len(p.accepted) > 0 && !slices.Contains(p.accepted, typ) {
+		return errTyp
+	}
+	return nil
+}
+
+// isRefresh tells whether the token has the typ of a refresh token, in its header
+// or as a claim.
+func (p typePolicy) isRefresh(r *reading, typ string) bool {
+	if slices.Contains(refreshTypes[:], typ) || slices.Contains(p.refresh, typ) {
+		return true
+	}
+	m, found := r.scanner.find("typ")
+	if !found || m.kind != kindString {
+		return false
+	}
+	switch string(m.value) { // Keycloak's
+	case "Refresh", "Offline":
+		return true
+	}
+	return len(p.refresh) > 0 && slices.Contains(p.refresh, normalType(m.value))
 }
 
 // checkContents recognises other kinds of JWT by their claims, where typ leaves
@@ -78,12 +120,12 @@ func checkContents(s *scanner) error {
 	if m, found := s.find("events"); found && m.kind == kindObject {
 		// Required in logout tokens and security events (RFC 8417, section 2.2),
 		// which some issuers send without typ.
-		return otherKindError("it is a security event or logout token")
+		return errSecurityEvent
 	}
 	if m, found := s.find("typ"); found && m.kind == kindString {
 		switch string(m.value) { // Keycloak's own claim
-		case "ID", "Refresh", "Offline", "Logout":
-			return otherKindError("it is not an access token")
+		case "ID", "Logout":
+			return errOtherJWT
 		}
 	}
 	// An access token cannot hold its own hash. A nonce and the hash of a code
@@ -98,5 +140,3 @@ func checkContents(s *scanner) error {
 	}
 	return nil
 }
-
-const errIDToken = otherKindError("it is an ID token")

@@ -3,6 +3,7 @@ package issuer
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,58 +14,72 @@ import (
 	"github.com/edge-revocation/caddy-token-revocation/revocation"
 )
 
-// identify verifies what was read and returns its identity.
+// identify verifies what was read and returns its identity, and what the token is
+// for: [UseRefresh] only if req asks for refresh tokens too.
 //
 // What costs nothing is checked first, so that garbage is refused before a
 // signature is computed. None of these checks lets anything pass: the signature
 // decides last.
-func (i *Issuer) identify(ctx context.Context, token string, r *reading, req Request) (*revocation.Identity, error) {
+func (i *Issuer) identify(ctx context.Context, token string, r *reading, req Request) (*revocation.Identity, TokenUse, error) {
 	alg, err := i.algorithm(r)
 	if err != nil {
-		return nil, err
+		return nil, UseUnknown, err
 	}
+	use := UseAccess
 	if err := i.types.check(r); err != nil {
-		return nil, err
+		if !req.Refresh || !errors.Is(err, errRefreshToken) {
+			return nil, UseUnknown, err
+		}
+		use = UseRefresh
 	}
 	t, err := r.times()
 	if err != nil {
-		return nil, err
+		return nil, UseUnknown, err
 	}
 	if err := i.checkTimes(t, req.IgnoreExpiry); err != nil {
-		return nil, err
+		return nil, UseUnknown, err
 	}
 	if !req.IgnoreAudience {
 		if err := i.checkAudience(r); err != nil {
-			return nil, err
+			return nil, UseUnknown, err
 		}
 	}
 	key, err := i.verify(ctx, token, r, alg, req.Wait)
 	if err != nil {
-		return nil, err
+		return nil, UseUnknown, err
 	}
 	id, err := r.makeIdentity(i.config.Issuer, &i.claims, req.ClaimNames, t, key.thumbprint)
 	if err != nil {
-		return nil, err
+		return nil, UseUnknown, err
 	}
 	id.Verified = true
 	id.Aliases = i.config.Aliases
-	return id, nil
+	return id, use, nil
 }
 
 // algorithm returns the token's algorithm if it is one of the issuer's. Names
 // are case-sensitive, and "none" in any spelling is on no list. An unsigned token is
-// nobody's; one with another algorithm may be the issuer's refresh token.
+// nobody's; one with another algorithm may be the issuer's refresh token, and the
+// error tells what it says that it is.
 func (i *Issuer) algorithm(r *reading) (jose.SignatureAlgorithm, error) {
 	for _, alg := range i.algs {
 		if string(r.alg) == string(alg) {
 			return alg, nil
 		}
 	}
-	const reason = "its algorithm is not accepted"
 	if strings.EqualFold(string(r.alg), "none") {
-		return "", invalidError(reason)
+		return "", errAlgorithm
 	}
-	return "", otherKindError(reason)
+	return "", errAlgorithms[UseOf(i.types.check(r))]
+}
+
+const errAlgorithm = invalidError("its algorithm is not accepted")
+
+// errAlgorithms are the errors for tokens that say that they are for this use.
+var errAlgorithms = [...]*otherKindError{
+	UseUnknown: {"its algorithm is not accepted", UseUnknown},
+	UseRefresh: {"its algorithm is not accepted", UseRefresh},
+	UseOther:   {"its algorithm is not accepted", UseOther},
 }
 
 // verify returns the key that the token is signed with.

@@ -1,6 +1,8 @@
 package oauth
 
 import (
+	"bytes"
+	"encoding/base64"
 	"errors"
 	"net/http"
 	"strings"
@@ -34,7 +36,10 @@ type Presented struct {
 	// Token is the token68 text, unverified. It is a secret: never log it.
 	Token string
 	// Scheme is [SchemeBearer] or [SchemeDPoP], however the request spelled it.
+	// It is Bearer outside of the Authorization field.
 	Scheme string
+	// Place is where the token was.
+	Place PlaceKind
 }
 
 // BearerToken returns the token in the Authorization field of h: the scheme
@@ -45,9 +50,12 @@ type Presented struct {
 // The error is [ErrNoToken], [ErrSeveralTokens] or [ErrBadAuthorization].
 // Schemes that only begin like ours ("BearerX") are refused as malformed, and so
 // are other schemes with a token after a space or a comma: an upstream that
-// cuts off seven bytes, or looks for "Bearer" anywhere, would accept them.
+// cuts off seven bytes, or looks for "Bearer" anywhere, would accept them. The
+// same goes for other schemes with a JWT anywhere, which is what an upstream finds
+// that does not look at the scheme. A token68 without a scheme is a token: most
+// upstreams remove "Bearer " if it is there.
 //
-// BearerToken does not allocate.
+// BearerToken does not allocate if there is a token after its scheme.
 func BearerToken(h http.Header) (Presented, error) {
 	fields := h["Authorization"]
 	switch len(fields) {
@@ -73,7 +81,7 @@ func BearerToken(h http.Header) (Presented, error) {
 	case namesToken(rest):
 		return Presented{}, ErrBadAuthorization
 	default:
-		return Presented{}, ErrNoToken
+		return withoutScheme(value)
 	}
 	if len(scheme) != len(canonical) {
 		return Presented{}, ErrBadAuthorization
@@ -83,6 +91,19 @@ func BearerToken(h http.Header) (Presented, error) {
 		return Presented{}, ErrBadAuthorization
 	}
 	return Presented{Token: token, Scheme: canonical}, nil
+}
+
+// withoutScheme reads a value that does not begin with one of our schemes.
+func withoutScheme(value string) (Presented, error) {
+	jwt := indexJWT(value)
+	switch {
+	case jwt <= 0 && isToken68(value):
+		return Presented{Token: value, Scheme: SchemeBearer}, nil
+	case jwt >= 0:
+		return Presented{}, ErrBadAuthorization
+	default:
+		return Presented{}, ErrNoToken
+	}
 }
 
 // cutScheme splits a credentials value after its auth-scheme, a token of RFC
@@ -119,8 +140,45 @@ func namesToken(s string) bool {
 }
 
 func beginsToken(s, scheme string) bool {
-	return len(s) > len(scheme) && hasPrefixFold(s, scheme) &&
-		(s[len(scheme)] == ' ' || s[len(scheme)] == '\t')
+	if len(s) <= len(scheme) || !hasPrefixFold(s, scheme) {
+		return false
+	}
+	after := s[len(scheme)]
+	return after == ' ' || after == '\t' || after >= 0x80 // some take a no-break space for one
+}
+
+// maxHeaders is how many beginnings of a JWT are looked at in one field, which
+// bounds what a field that is full of them costs.
+const maxHeaders = 32
+
+// indexJWT returns where in s a JWT begins, -1 if there is none: a JSON object in
+// base64url (RFC 7515, section 7.1) and two dots.
+func indexJWT(s string) int {
+	at, looked := 0, 0
+	for {
+		i := strings.IndexByte(s[at:], 'e') // the first character of what is encoded from a brace
+		if i < 0 {
+			return -1
+		}
+		at += i
+		if at+1 < len(s) && (s[at+1] == 'y' || s[at+1] == 'w') { // and a quote or white space
+			header, rest, _ := strings.Cut(s[at:], ".")
+			if !strings.Contains(rest, ".") {
+				return -1
+			}
+			if looked++; looked > maxHeaders || isObject(header) {
+				return at
+			}
+		}
+		at++
+	}
+}
+
+// isObject tells whether s may be a JSON object in base64url.
+func isObject(s string) bool {
+	text, err := base64.RawURLEncoding.DecodeString(s)
+	text = bytes.TrimSpace(text)
+	return err == nil && bytes.HasPrefix(text, []byte("{")) && bytes.HasSuffix(text, []byte("}"))
 }
 
 // isToken68 checks the grammar of RFC 9110, section 11.2. It keeps out commas,

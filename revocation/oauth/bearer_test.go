@@ -1,6 +1,8 @@
 package oauth
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"regexp"
@@ -9,7 +11,10 @@ import (
 )
 
 func TestBearerTokenReadsExactlyOneTokenOrRefuses(t *testing.T) {
-	const at = "eyJh.eyJp.c2ln-_"
+	const (
+		at  = "eyJh.eyJp.c2ln-_"
+		jwt = "eyJhIjoxfQ.eyJp.c2ln-_" // its header is an object
+	)
 	tests := []struct {
 		name   string
 		fields []string
@@ -25,6 +30,8 @@ func TestBearerTokenReadsExactlyOneTokenOrRefuses(t *testing.T) {
 		{"dpop in other letters", []string{"dpop " + at}, at, SchemeDPoP, nil},
 		{"several spaces", []string{"Bearer    " + at}, at, SchemeBearer, nil},
 		{"white space around the field", []string{" \tBearer " + at + "\t "}, at, SchemeBearer, nil},
+		{"without a scheme", []string{at}, at, SchemeBearer, nil},
+		{"opaque, without a scheme", []string{" 2YotnFZFEjr1zCsicMWpAA== "}, "2YotnFZFEjr1zCsicMWpAA==", SchemeBearer, nil},
 		{"every token68 character", []string{"Bearer aZ09-._~+/=="}, "aZ09-._~+/==", SchemeBearer, nil},
 
 		{"no field", nil, "", "", ErrNoToken},
@@ -32,7 +39,8 @@ func TestBearerTokenReadsExactlyOneTokenOrRefuses(t *testing.T) {
 		{"white space only", []string{" \t"}, "", "", ErrNoToken},
 		{"basic", []string{"Basic dXNlcjpwYXNz"}, "", "", ErrNoToken},
 		{"digest", []string{`Digest username="bearer", realm="x"`}, "", "", ErrNoToken},
-		{"unknown scheme without credentials", []string{"Negotiate"}, "", "", ErrNoToken},
+		{"another scheme with dots", []string{`Digest realm="keycloak.new.example.com", uri="/eyes/view.a.b"`}, "", "", ErrNoToken},
+		{"no token68 without a scheme", []string{"key!live"}, "", "", ErrNoToken},
 		{"a scheme that begins a little like ours", []string{"Bear x"}, "", "", ErrNoToken},
 		{"the name of ours as the last word", []string{"Basic bearer"}, "", "", ErrNoToken},
 
@@ -66,6 +74,14 @@ func TestBearerTokenReadsExactlyOneTokenOrRefuses(t *testing.T) {
 		{"zero byte", []string{"Bearer " + at + "\x00"}, "", "", ErrBadAuthorization},
 		{"no ASCII", []string{"Bearer ü"}, "", "", ErrBadAuthorization},
 		{"a scheme without ASCII", []string{"\u212aearer " + at}, "", "", ErrBadAuthorization},
+		{"a JWT under another scheme", []string{"Token " + jwt}, "", "", ErrBadAuthorization},
+		{"a JWT under another scheme, quoted", []string{`Digest a=b, c="` + jwt + `"`}, "", "", ErrBadAuthorization},
+		{"a JWT after seven bytes", []string{"Basic  " + jwt}, "", "", ErrBadAuthorization},
+		{"a JWT after seven bytes that are no space", []string{"1234567" + jwt}, "", "", ErrBadAuthorization},
+		{"a JWT whose header begins with a line break", []string{"JWT ewp9.e30."}, "", "", ErrBadAuthorization},
+		{"a JWT and more", []string{jwt + " x"}, "", "", ErrBadAuthorization},
+		{"more beginnings of a JWT than are looked at", []string{"X " + strings.Repeat("ey", 100) + ".x.y"}, "", "", ErrBadAuthorization},
+		{"no-break space after another scheme", []string{"Token Bearer\xa0" + at}, "", "", ErrBadAuthorization},
 		{"begins with a comma", []string{", Bearer " + at}, "", "", ErrBadAuthorization},
 	}
 	for _, tt := range tests {
@@ -98,10 +114,23 @@ func TestBearerTokenDoesNotAllocate(t *testing.T) {
 
 var hiddenToken = regexp.MustCompile("(?i-s:(^|[^A-Za-z0-9!#$%&'*+.^_`|~-])(bearer|dpop)[ \\t])")
 
+// hiddenJWT tells whether there is a JWT in a field.
+func hiddenJWT(value string) bool {
+	for _, at := range regexp.MustCompile(`e[yw]`).FindAllStringIndex(value, -1) {
+		parts := strings.Split(value[at[0]:], ".")
+		var header map[string]any
+		text, err := base64.RawURLEncoding.DecodeString(parts[0])
+		if len(parts) > 2 && err == nil && json.Unmarshal(text, &header) == nil {
+			return true
+		}
+	}
+	return false
+}
+
 // FuzzBearerToken checks that what is returned is all there is: whoever splits
 // the field at its spaces finds the same token, and no second one.
 func FuzzBearerToken(f *testing.F) {
-	for _, s := range []string{"Bearer a", "bearer  a.b.c==", "DPoP x", "Basic eA==", "Bearer a,b", "Bearer\ta", "BearerX a", "", "Basic x, Bearer y"} {
+	for _, s := range []string{"Bearer a", "bearer  a.b.c==", "DPoP x", "Basic eA==", "Bearer a,b", "Bearer\ta", "BearerX a", "", "a", "Token eyJhIjoxfQ.x.y", "eyJhIjoxfQ.x.y", "Basic x, Bearer y"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, value string) {
@@ -111,13 +140,16 @@ func FuzzBearerToken(f *testing.F) {
 				t.Fatalf("%q: %+v together with %v", value, got, err)
 			}
 			if errors.Is(err, ErrNoToken) {
-				if hiddenToken.MatchString(trimSpace(value)) {
+				if hiddenToken.MatchString(trimSpace(value)) || isToken68(trimSpace(value)) || hiddenJWT(value) {
 					t.Fatalf("%q passes as a request without a token", value)
 				}
 			}
 			return
 		}
 		words := strings.Fields(value)
+		if len(words) == 1 && words[0] == got.Token && got.Scheme == SchemeBearer {
+			return
+		}
 		if len(words) != 2 || words[1] != got.Token || !strings.EqualFold(words[0], got.Scheme) {
 			t.Fatalf("%q was read as %+v", value, got)
 		}

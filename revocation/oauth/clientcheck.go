@@ -56,6 +56,9 @@ func (c *Client) validate() error {
 	if c.RevokeAny && c.Public() {
 		return errors.New("a public client can't be allowed to revoke the tokens of others: anybody can use its id")
 	}
+	if err := c.validateIntrospection(); err != nil {
+		return err
+	}
 	return c.validateMaterial()
 }
 

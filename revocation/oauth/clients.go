@@ -83,6 +83,12 @@ type Client struct {
 	// RevokeAny lets the client revoke tokens of other clients of its issuer,
 	// where the endpoint allows that too. A public client can't have it.
 	RevokeAny bool
+	// IntrospectAny lets the client ask an [IntrospectionEndpoint] about every
+	// access token of its issuer, and IntrospectAudiences about those that are
+	// meant for one of these (aud). Without them it may ask about its own tokens,
+	// and about those whose aud is its ID. A public client can't have either.
+	IntrospectAny       bool
+	IntrospectAudiences []string
 
 	// checked is set by NewClient, and with it matches.
 	checked bool
@@ -95,6 +101,7 @@ func NewClient(c Client) (*Client, error) {
 	c.Methods = slices.Clone(c.Methods)
 	c.Secrets = slices.Clone(c.Secrets)
 	c.Certificates = slices.Clone(c.Certificates)
+	c.IntrospectAudiences = slices.Clone(c.IntrospectAudiences)
 	if len(c.Methods) == 0 {
 		c.Methods = c.defaultMethods()
 	}

@@ -2,62 +2,26 @@ package oauth
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/edge-revocation/caddy-token-revocation/revocation"
+	"github.com/edge-revocation/caddy-token-revocation/revocation/revocationtest"
 )
 
-// conformanceCase is one request and what the endpoint has to do, from
-// testdata/revocation_cases.json. Braces are placeholders, see [placeholders].
-type conformanceCase struct {
-	ID    string `json:"id"`
-	Level string `json:"level"`
-	Says  string `json:"says"`
-	// Method is POST if empty.
-	Method        string            `json:"method"`
-	Query         string            `json:"query"`
-	Authorization string            `json:"authorization"`
-	ContentType   *string           `json:"content_type"`
-	Headers       map[string]string `json:"headers"`
-	Body          string            `json:"body"`
-	// Keys and Ledger are "down" if the resolver or the revoker is out of order.
-	Keys   string `json:"keys"`
-	Ledger string `json:"ledger"`
-	Want   struct {
-		Status  int      `json:"status"`
-		Error   string   `json:"error"`
-		Revokes []string `json:"revokes"`
-		// Headers have to begin with the value; "*" is any, "" is none.
-		Headers map[string]string `json:"headers"`
-	} `json:"want"`
-	// Differs says why we chose something else than the usual answer.
-	Differs string `json:"differs"`
-
-	// What follows needs a whole Caddy: the lines of the endpoint's block, of the
-	// global option token_revocation and of the option servers; the endpoint's
-	// path and that of the request; how often the request is sent, of which the
-	// last answer counts. The adapter's tests run all cases.
-	Config   string `json:"config"`
-	Options  string `json:"options"`
-	Servers  string `json:"servers"`
-	Endpoint string `json:"endpoint"`
-	Path     string `json:"path"`
-	Times    int    `json:"times"`
-}
+// conformanceCase is a case of testdata/revocation_cases.json. Those that need a
+// whole Caddy are left to the adapter's tests, which run all of them.
+type conformanceCase struct{ revocationtest.ConformanceCase }
 
 func (c *conformanceCase) needsCaddy() bool {
-	return c.Config+c.Options+c.Servers+c.Endpoint+c.Path != "" || c.Times > 1 ||
+	return c.Config+c.Options+c.Servers+c.Endpoint+c.Path+c.Introspection != "" || c.Times > 1 || len(c.Before) > 0 ||
 		strings.Contains(c.Body+c.Authorization, "{ASSERTION") || strings.Contains(c.Authorization, "admin:")
 }
 
@@ -86,17 +50,10 @@ func (c *conformanceCase) authorization() string {
 	return value
 }
 
-func loadCases(t *testing.T) []conformanceCase {
+func loadCases(t *testing.T) (cases []conformanceCase) {
 	t.Helper()
-	raw, err := os.ReadFile("testdata/revocation_cases.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.DisallowUnknownFields()
-	var cases []conformanceCase
-	if err := d.Decode(&cases); err != nil {
-		t.Fatal(err)
+	for _, c := range revocationtest.ReadJSON[[]revocationtest.ConformanceCase](t, "testdata/revocation_cases.json") {
+		cases = append(cases, conformanceCase{c})
 	}
 	return cases
 }

@@ -39,11 +39,12 @@ type EndpointOptions struct {
 	// Issuers are the only issuers whose clients the endpoint knows; those of
 	// others are unknown to it. Empty means all that Clients has.
 	Issuers []string
-	// Cascade is what a revocation takes with it. Empty means [CascadeToken].
+	// Cascade is what a revocation takes with it. Empty means [CascadeToken]. That
+	// of a refresh token always takes its grant with it.
 	Cascade Cascade
 	// GrantClaim is the canonical name of the claim that identifies the grant a
-	// token was issued under, for [CascadeGrant]. Tokens has to put it into
-	// identities. Empty means that there is none.
+	// token was issued under. Tokens has to put it into identities. Empty means
+	// that there is none.
 	GrantClaim string
 	// Foreign is what a public client is told about a token of another client.
 	// Empty means [ForeignRefuse]. Clients that authenticate are always told.
@@ -51,6 +52,23 @@ type EndpointOptions struct {
 	// AllowRevokeAny lets clients that have RevokeAny set, and authenticate,
 	// revoke every token of their issuer.
 	AllowRevokeAny bool
+	// Refuse are kinds of tokens that are answered with 400
+	// unsupported_token_type, whoever presents them.
+	Refuse []TokenKind
+	// SeveralTokens takes up to [MaxTokens] tokens, separated by spaces. All are
+	// looked at first: if one has to be refused, none is revoked.
+	SeveralTokens bool
+	// AllTokens takes the token "all", in any case, of clients that authenticate,
+	// as every token that was issued to the client up to now. Since a token could
+	// be called that, it is off by default.
+	AllTokens bool
+	// JSONBody takes the parameters from a JSON object, too, if the body says that
+	// it is one.
+	JSONBody bool
+	// JSONP answers a request that has the parameter callback, and that succeeds,
+	// with a script that calls it (RFC 7009, section 2.3). The request is a POST
+	// all the same: a token in a URL ends up in logs.
+	JSONP bool
 	// Policies are asked, in this order, before anything is recorded.
 	Policies []NamedPolicy
 
@@ -139,7 +157,8 @@ type EndpointOptions struct {
 //	400  invalid_request: malformed, repeated or missing parameters, another
 //	     media type than a form, several authentication methods;
 //	     invalid_grant: the token was not issued to this client;
-//	     unsupported_token_type: it cannot be revoked here, and lives on
+//	     unsupported_token_type: it cannot be revoked here, or is of a kind that
+//	     is refused, and lives on
 //	401  invalid_client, with a challenge
 //	403  access_denied: a policy refuses; invalid_request: it came over plain HTTP
 //	405  another method than POST, with Allow
@@ -155,6 +174,7 @@ type EndpointOptions struct {
 type Endpoint struct {
 	options EndpointOptions
 	auth    *authenticator
+	cascade cascadeRules
 	cors    cors
 	log     *slog.Logger
 }
@@ -203,7 +223,9 @@ func NewEndpoint(o EndpointOptions) (*Endpoint, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Endpoint{options: o, auth: newAuthenticator(o), cors: cors{o.Origins}, log: o.Logger}, nil
+	return &Endpoint{
+		options: o, auth: newAuthenticator(o), cascade: cascadeRules{o.Cascade, o.GrantClaim, o.Now}, cors: cors{o.Origins}, log: o.Logger,
+	}, nil
 }
 
 func (o *EndpointOptions) validateChoices() error {
@@ -212,10 +234,11 @@ func (o *EndpointOptions) validateChoices() error {
 		return fmt.Errorf("unknown cascade %q", string(o.Cascade))
 	case o.Foreign != "" && o.Foreign != ForeignRefuse && o.Foreign != ForeignSilent:
 		return fmt.Errorf("unknown answer %q to foreign tokens", string(o.Foreign))
-	case o.GrantClaim != "" && o.Cascade != CascadeGrant:
-		return errors.New("a grant claim has no use unless grants are revoked")
 	case slices.ContainsFunc(o.Policies, func(p NamedPolicy) bool { return p.Policy == nil }):
 		return errors.New("a policy is missing")
+	}
+	if err := validateKinds(o.Refuse); err != nil {
+		return err
 	}
 	for _, origin := range o.Origins {
 		if err := ValidateOrigin(origin); err != nil {
@@ -239,6 +262,8 @@ type exchange struct {
 	header  http.Header // what policies add to a 200
 	secrets []string    // what was presented; see secretsOf
 	watch   stopwatch
+
+	callback string // what a 200 calls; see [EndpointOptions].JSONP
 }
 
 // ServeHTTP answers one revocation request. Errors have the form of RFC 6749,
@@ -266,6 +291,10 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		o.Status = http.StatusOK
 		copyFields(w.Header(), x.header)
+		if x.callback != "" {
+			writeScript(w, x.callback)
+			break
+		}
 		// RFC 7009, section 2.2, gives the body no meaning. It is not empty
 		// because some clients parse every answer as JSON.
 		writeJSON(w, http.StatusOK, []byte("{}"))
@@ -292,9 +321,15 @@ func (e *Endpoint) handle(w http.ResponseWriter, r *http.Request, x *exchange) *
 	if refusal := checkQuery(r.URL.RawQuery); refusal != nil {
 		return refusal
 	}
-	f, refusal := readForm(w, r, e.options.MaxBody)
+	f, refusal := e.readParameters(w, r)
 	if refusal != nil {
 		return refusal
+	}
+	if callback := f.get(paramCallback); e.options.JSONP && callback != "" {
+		if !isCallback(callback) {
+			return refuse(http.StatusBadRequest, "the callback is not a path of identifiers")
+		}
+		x.callback = callback
 	}
 	// A client that hangs up wanted the token dead: its revocation goes on.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), e.options.Timeout)

@@ -1,9 +1,6 @@
 package oauth
 
 import (
-	"bytes"
-	"encoding/base64"
-	"encoding/json"
 	"net/http"
 	"net/url"
 	"slices"
@@ -54,7 +51,10 @@ type TokenFacts struct {
 	IssuedAt      int64  `json:"issued_at,omitempty"`
 	Authenticated int64  `json:"authenticated_at,omitempty"`
 	Expiry        int64  `json:"expires_at,omitempty"`
-	// Claims are all claims of the token, under the issuer's own names. Numbers
+	// Use is what the token is for: access, refresh, or unknown.
+	Use string `json:"use"`
+	// Claims are all claims of the token, under the issuer's own names; of one
+	// that only its authorization server understands, what that answers. Numbers
 	// are of type [json.Number].
 	Claims map[string]any `json:"claims"`
 }
@@ -68,7 +68,8 @@ type RequestFacts struct {
 }
 
 // makeFacts collects the facts about a token that was verified.
-func (e *Endpoint) makeFacts(client *Client, id *revocation.Identity, f form, x *exchange) *Facts {
+func (e *Endpoint) makeFacts(client *Client, token Resolved, f form, x *exchange) *Facts {
+	id := token.Identity
 	value := func(name string) string { v, _ := id.Value(name); return v }
 	secrets := x.secrets
 	facts := &Facts{
@@ -77,13 +78,13 @@ func (e *Endpoint) makeFacts(client *Client, id *revocation.Identity, f form, x 
 			Issuer: id.Issuer, ID: value(revocation.ClaimTokenID), Subject: value(revocation.ClaimSubject),
 			SessionID: value(revocation.ClaimSessionID), Owner: value(revocation.ClaimClientID), Own: owns(client, id),
 			IssuedAt: id.IssuedAt, Authenticated: id.AuthTime, Expiry: id.Expiry,
-			Claims: jwtClaims(f.get(paramToken)),
+			Use: token.Use.String(), Claims: token.Claims,
 		},
 		Request: RequestFacts{
 			Host: x.request.Host, Path: x.request.URL.Path, PlainHTTP: x.outcome.PlainHTTP,
 		},
 		Hint:    cleanHint(f.get(paramTokenTypeHint), secrets),
-		Cascade: e.options.Cascade,
+		Cascade: x.outcome.Cascade,
 		HTTP:    withoutCredentials(x.request, secrets),
 	}
 	if x.outcome.ClientIP.IsValid() {
@@ -104,6 +105,9 @@ const maxUserAgent = 256
 // is kept from policies.
 func secretsOf(h http.Header, f form) []string {
 	secrets := []string{f.get(paramToken), f.get(paramClientSecret), f.get(paramClientAssertion)}
+	if tokens := strings.Fields(f.get(paramToken)); len(tokens) > 1 {
+		secrets = append(secrets, tokens...)
+	}
 	for _, field := range h["Authorization"] {
 		readings, _ := parseBasic(field)
 		for _, c := range readings {
@@ -114,27 +118,6 @@ func secretsOf(h http.Header, f form) []string {
 		}
 	}
 	return secrets
-}
-
-// jwtClaims returns the claims of a signed JWT, none for anything else. It proves
-// nothing: the caller has verified the token.
-func jwtClaims(token string) map[string]any {
-	none := map[string]any{}
-	parts := strings.Split(token, ".")
-	if len(parts) != 3 {
-		return none
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil {
-		return none
-	}
-	d := json.NewDecoder(bytes.NewReader(payload))
-	d.UseNumber()
-	var claims map[string]any
-	if d.Decode(&claims) != nil || claims == nil {
-		return none
-	}
-	return claims
 }
 
 // cleanHint keeps what can be a hint: the registered ones are words, private ones

@@ -21,6 +21,7 @@ const (
 	paramClientSecret        = "client_secret"
 	paramClientAssertion     = "client_assertion"
 	paramClientAssertionType = "client_assertion_type"
+	paramCallback            = "callback"
 )
 
 const formMediaType = "application/x-www-form-urlencoded"
@@ -146,6 +147,11 @@ func checkMediaType(h http.Header) *answer {
 	if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) || mediaType != formMediaType {
 		return refuse(http.StatusBadRequest, "the content type has to be "+formMediaType)
 	}
+	return checkCoding(h)
+}
+
+// checkCoding refuses a body that is compressed.
+func checkCoding(h http.Header) *answer {
 	for _, coding := range h["Content-Encoding"] {
 		if c := trimSpace(coding); c != "" && !strings.EqualFold(c, "identity") {
 			return refuse(http.StatusUnsupportedMediaType, "the body must not have a content coding")

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"mime"
 	"net/http"
@@ -40,6 +41,8 @@ const (
 	fuzzPolicyDenies
 	fuzzPolicyFails
 	fuzzCertificate // the connection has the client certificate of by-dn
+	fuzzRefresh     // all tokens are refresh tokens
+	fuzzJSON
 )
 
 func (m fuzzMode) has(bit fuzzMode) bool { return m&bit != 0 }
@@ -54,7 +57,7 @@ func (m fuzzMode) apply(o *EndpointOptions) {
 	if m.has(fuzzOrigins) {
 		o.Origins = []string{origin}
 	}
-	o.RefusePlainHTTP = m.has(fuzzTLSOnly)
+	o.RefusePlainHTTP, o.JSONBody = m.has(fuzzTLSOnly), m.has(fuzzJSON)
 	for _, p := range []struct {
 		bit fuzzMode
 		d   PolicyDecision
@@ -139,6 +142,21 @@ func modelClients(h http.Header, f url.Values, assertion string, certificate boo
 	return clients
 }
 
+// modelJSON returns the texts of a JSON object as a form.
+func modelJSON(body string) (url.Values, error) {
+	var members map[string]any
+	if err := json.Unmarshal([]byte(body), &members); err != nil {
+		return nil, err
+	}
+	form := make(url.Values)
+	for name, value := range members {
+		if text, ok := value.(string); ok {
+			form.Set(name, text)
+		}
+	}
+	return form, nil
+}
+
 // flakyRevoker refuses everything, or everything but the first.
 type flakyRevoker struct {
 	fakeRevoker
@@ -172,6 +190,9 @@ func FuzzEndpoint(f *testing.F) {
 	f.Add("OPTIONS", "", "", "", "", origin, false, uint16(fuzzOrigins))
 	f.Add("GET", "", "Basic", "", "%", "null", false, uint16(0xffff))
 	f.Add("POST", "token="+tokenPublic+"&client_id=spa&token_type_hint=refresh_token", "", formMediaType, "", "", false, uint16(fuzzCascade))
+	f.Add("POST", `{"token":"`+tokenOwn+`"}`, own, "application/json", "", "", false, uint16(fuzzJSON))
+	f.Add("POST", `{"token":"`+tokenOwn+`","client_id":"app","client_secret":"app-secret"}`, "", "application/json", "", "", false, uint16(fuzzJSON|fuzzRefresh))
+	f.Add("POST", "token="+tokenOwn+"&token_type_hint=access_token", own, formMediaType, "", "", false, uint16(fuzzRefresh))
 	assertion, key := fuzzAssertion(f, newRig(f, nil))
 	asSigner := url.Values{paramToken: {tokenSigner}, paramClientAssertionType: {AssertionType}, paramClientAssertion: {assertion}}
 	f.Add("POST", asSigner.Encode(), "", formMediaType, "", "", false, uint16(0))
@@ -201,6 +222,12 @@ func FuzzEndpoint(f *testing.F) {
 			}
 			r.tokens.known[tokenSigner] = identity(tokenSigner, issuerA, "signer")
 			r.tokens.known[tokenByDN] = identity(tokenByDN, issuerA, "by-dn")
+			r.tokens.uses = make(map[string]TokenUse)
+			for token := range r.tokens.known {
+				if mode.has(fuzzRefresh) {
+					r.tokens.uses[token] = UseRefresh
+				}
+			}
 			rigs[mode] = r
 		}
 		store := r.endpoint.options.Assertions.(*memoryAssertions)
@@ -228,7 +255,12 @@ func FuzzEndpoint(f *testing.F) {
 		r.endpoint.ServeHTTP(w, req)
 		checkFuzzed(t, r, w, mode)
 
+		mediaType, _, _ := mime.ParseMediaType(contentType)
 		form, err := url.ParseQuery(body)
+		if mode.has(fuzzJSON) && mediaType == "application/json" {
+			form, err = modelJSON(body)
+			mediaType = formMediaType
+		}
 		token := form.Get(paramToken)
 		live := err == nil && r.tokens.known[token] != nil
 		if len(revoker.requests) == 0 {
@@ -237,7 +269,6 @@ func FuzzEndpoint(f *testing.F) {
 			}
 			return
 		}
-		mediaType, _, _ := mime.ParseMediaType(contentType)
 		if method != http.MethodPost || mediaType != formMediaType || !live || len(form[paramToken]) != 1 {
 			t.Fatalf("%s of %q as %q revoked something", method, body, contentType)
 		}
@@ -253,7 +284,7 @@ func FuzzEndpoint(f *testing.F) {
 			t.Fatalf("revoked for %q, and %d assertions were spent", owner, len(store.used))
 		}
 		want := 1
-		if mode.has(fuzzCascade) {
+		if mode.has(fuzzCascade) || mode.has(fuzzRefresh) {
 			want = 2
 		}
 		if complete := len(revoker.requests) == want; complete != (w.Code == http.StatusOK) {

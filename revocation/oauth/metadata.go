@@ -53,7 +53,22 @@ const (
 	memberMethods    = "revocation_endpoint_auth_methods_supported"
 	memberAlgorithms = "revocation_endpoint_auth_signing_alg_values_supported"
 	memberAliases    = "mtls_endpoint_aliases" // RFC 8705, section 5
+	memberSigned     = "signed_metadata"
+
+	memberIntrospection           = "introspection_endpoint"
+	memberIntrospectionMethods    = "introspection_endpoint_auth_methods_supported"
+	memberIntrospectionAlgorithms = "introspection_endpoint_auth_signing_alg_values_supported"
 )
+
+// introspectionDropped are the members of other introspection endpoints that are
+// not, or not always, written for ours: it answers in plain JSON whatever is asked
+// for (RFC 9701, section 7).
+var introspectionDropped = []string{
+	memberIntrospectionAlgorithms,
+	"introspection_signing_alg_values_supported",
+	"introspection_encryption_alg_values_supported",
+	"introspection_encryption_enc_values_supported",
+}
 
 // MetadataOptions configure a [Metadata].
 type MetadataOptions struct {
@@ -62,7 +77,10 @@ type MetadataOptions struct {
 	// Endpoint is the public URL of the revocation endpoint: absolute, https,
 	// without a fragment (RFC 6749, section 3.2; RFC 7009, section 2).
 	Endpoint string
-	// Clients says how clients authenticate at the endpoint.
+	// Introspection is that of the introspection endpoint; empty means that there
+	// is none.
+	Introspection string
+	// Clients says how clients authenticate at the endpoints.
 	Clients MethodLister
 	// Base is the authorization server's own document, a JSON object. Its members
 	// are served as they are, but for those that this package writes, and for
@@ -72,7 +90,7 @@ type MetadataOptions struct {
 }
 
 // Metadata serves an authorization server's metadata (RFC 8414) with a revocation
-// endpoint. It says only what is known here: without a base, the document has
+// endpoint, and an introspection endpoint if there is one. It says only what is known here: without a base, the document has
 // the issuer and the endpoint, and leaves out what RFC 8414 requires of an
 // authorization server itself (see [Metadata.Missing]); nothing is made up. A
 // Metadata is safe for concurrent use.
@@ -89,6 +107,11 @@ func NewMetadata(o MetadataOptions) (*Metadata, error) {
 	if err := ValidateEndpointURL(o.Endpoint); err != nil {
 		return nil, err
 	}
+	if o.Introspection != "" {
+		if err := ValidateIntrospectionURL(o.Introspection); err != nil {
+			return nil, err
+		}
+	}
 	m := &Metadata{options: o, base: make(map[string]json.RawMessage)}
 	if o.Base == nil {
 		return m, nil
@@ -101,15 +124,21 @@ func NewMetadata(o MetadataOptions) (*Metadata, error) {
 
 // ValidateEndpointURL reports why an address must not be published as that of a
 // revocation endpoint (RFC 7009, section 2).
-func ValidateEndpointURL(text string) error {
+func ValidateEndpointURL(text string) error { return validateEndpointURL("revocation", text) }
+
+// ValidateIntrospectionURL reports the same of an introspection endpoint (RFC
+// 7662, section 2).
+func ValidateIntrospectionURL(text string) error { return validateEndpointURL("introspection", text) }
+
+func validateEndpointURL(kind, text string) error {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Host == "" || u.User != nil:
-		return fmt.Errorf("the revocation endpoint %q is not an absolute URL: write https://host/path", text)
+		return fmt.Errorf("the %s endpoint %q is not an absolute URL: write https://host/path", kind, text)
 	case u.Scheme != "https":
-		return fmt.Errorf("the revocation endpoint %q is not https: secrets are sent to it, so no other address is published (RFC 7009, section 2)", text)
+		return fmt.Errorf("the %s endpoint %q is not https: secrets are sent to it, so no other address is published (RFC 7009, section 2)", kind, text)
 	case strings.Contains(text, "#"):
-		return fmt.Errorf("the revocation endpoint %q has a fragment (RFC 6749, section 3.2)", text)
+		return fmt.Errorf("the %s endpoint %q has a fragment (RFC 6749, section 3.2)", kind, text)
 	}
 	return nil
 }
@@ -132,14 +161,21 @@ func (m *Metadata) readBase() error {
 			return fmt.Errorf("it is that of the issuer %s, not of %q", raw, m.options.Issuer)
 		}
 	}
-	for _, name := range []string{memberIssuer, memberEndpoint, memberMethods, memberAlgorithms, "signed_metadata"} {
+	for _, name := range []string{memberIssuer, memberEndpoint, memberMethods, memberAlgorithms, memberSigned} {
 		delete(m.base, name)
+	}
+	if m.options.Introspection != "" {
+		delete(m.base, memberIntrospection)
+		delete(m.base, memberIntrospectionMethods)
+		for _, name := range introspectionDropped {
+			delete(m.base, name)
+		}
 	}
 	return m.readAliases()
 }
 
-// readAliases takes the authorization server's own revocation endpoint out of the
-// addresses for clients with certificates: they would prefer it to this one.
+// readAliases takes the authorization server's own endpoints out of the addresses
+// for clients with certificates: they would prefer them to these.
 func (m *Metadata) readAliases() error {
 	raw, ok := m.base[memberAliases]
 	if !ok {
@@ -150,6 +186,9 @@ func (m *Metadata) readAliases() error {
 		return errors.New(memberAliases + " is not a JSON object")
 	}
 	delete(aliases, memberEndpoint)
+	if m.options.Introspection != "" {
+		delete(aliases, memberIntrospection)
+	}
 	if len(aliases) == 0 {
 		delete(m.base, memberAliases)
 		return nil
@@ -178,17 +217,44 @@ func (m *Metadata) Document() ([]byte, error) {
 		doc[name] = value
 	}
 	methods, algorithms := m.options.Clients.AuthMethods(m.options.Issuer)
-	if methods == nil {
-		// Left out, it would mean client_secret_basic.
-		methods = []AuthMethod{}
-	}
 	maps.Copy(doc, map[string]any{
-		memberIssuer: m.options.Issuer, memberEndpoint: m.options.Endpoint, memberMethods: methods,
+		memberIssuer: m.options.Issuer, memberEndpoint: m.options.Endpoint, memberMethods: listed(methods),
 	})
-	if slices.Contains(methods, AuthPrivateKeyJWT) || slices.Contains(methods, AuthSecretJWT) {
-		doc[memberAlgorithms] = algorithms
+	if signsAssertions(methods) {
+		doc[memberAlgorithms] = listed(algorithms)
+	}
+	if m.options.Introspection != "" {
+		for _, member := range introspectionMembers(m.options.Introspection, methods, algorithms) {
+			doc[member.name] = json.RawMessage(member.value)
+		}
 	}
 	return json.Marshal(doc)
+}
+
+// introspectionMembers are what is written of an introspection endpoint whose
+// issuer's clients have these methods. Public ones can't use it.
+func introspectionMembers(endpoint string, methods []AuthMethod, algorithms []string) []jsonMember {
+	methods = slices.DeleteFunc(slices.Clone(methods), func(m AuthMethod) bool { return m == AuthNone })
+	members := []jsonMember{newMember(memberIntrospection, endpoint), newMember(memberIntrospectionMethods, listed(methods))}
+	if signsAssertions(methods) {
+		members = append(members, newMember(memberIntrospectionAlgorithms, listed(algorithms)))
+	}
+	return members
+}
+
+// listed makes an empty list of none: left out, the methods would be understood
+// as client_secret_basic (RFC 8414, section 2).
+func listed[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+// signsAssertions tells whether there are methods for which the algorithms have
+// to be published.
+func signsAssertions(methods []AuthMethod) bool {
+	return slices.Contains(methods, AuthPrivateKeyJWT) || slices.Contains(methods, AuthSecretJWT)
 }
 
 // ServeHTTP answers GET and HEAD.

@@ -59,19 +59,24 @@ type Outcome struct {
 	// not protected by TLS.
 	PlainHTTP bool
 	// Token is the criteria of the token that was presented, once it was
-	// verified, whatever became of it. Its issuer is empty otherwise.
+	// verified, whatever became of it; of several, the last that was looked at. Its
+	// issuer is empty otherwise.
 	Token revocation.Criteria
 	// Owner is the client that the verified token was issued to, empty if it
 	// names none.
 	Owner string
-	// Cascade is what the endpoint was to revoke.
+	// Use is what the token is for.
+	Use TokenUse
+	// Cascade is what was to be revoked: what the endpoint is told to, unless the
+	// token is a refresh token, or the client revokes all it has.
 	Cascade Cascade
 	// Policy is the name of the policy that ended the request, empty if none did.
 	Policy string
 	// Decisions are those that this request made durable, and Stood those that it
-	// would have made, had they not been there already. Together they are one if
-	// Result is [ResultRevoked]; two if the token's grant was revoked too. With
-	// [ResultUnavailable] there may be one: the token is revoked, its grant is not.
+	// would have made, had they not been there already. Together they are one for
+	// each token if Result is [ResultRevoked]; two for each whose grant was revoked
+	// too. With [ResultUnavailable] there may be some: a token is revoked, its grant
+	// or the others are not.
 	Decisions []Decision
 	Stood     []Decision
 	// Duration is how long the request took; Latency says what for.

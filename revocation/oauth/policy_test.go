@@ -159,7 +159,7 @@ func TestFactsTellEverythingButSecrets(t *testing.T) {
 	}
 	want := `{"client":{"id":"app","issuer":"https://a.example","auth_method":"client_secret_post","public":false,"ip":"192.0.2.1"},` +
 		`"token":{"issuer":"https://a.example","id":"t1","subject":"alice","session_id":"s1","owner":"app","own":true,` +
-		`"issued_at":1999996400,"expires_at":2000000000,"claims":{"n":12345678901234567890,"roles":["x"],"scope":"a b"}},` +
+		`"issued_at":1999996400,"expires_at":2000000000,"use":"access","claims":{"n":12345678901234567890,"roles":["x"],"scope":"a b"}},` +
 		`"request":{"host":"example.com","path":"/oauth/revoke","plain_http":true,"user_agent":"test/1"},` +
 		`"token_type_hint":"access_token","cascade":"grant"}`
 	if string(text) != want {
@@ -188,7 +188,7 @@ func FuzzJWTClaims(f *testing.F) {
 		f.Add("h." + base64.RawURLEncoding.EncodeToString([]byte(s)) + ".s")
 	}
 	f.Fuzz(func(t *testing.T, token string) {
-		claims := jwtClaims(token)
+		claims := JWTClaims(token)
 		if claims == nil {
 			t.Fatal("nil would be null")
 		}

@@ -34,12 +34,17 @@ func (m *memoryLedger) PublishRestoration(context.Context, *revocation.Restorati
 	return 0, revocation.ErrUnavailable
 }
 
+func (m *memoryLedger) PublishRecheck(context.Context, *revocation.Recheck) (uint64, error) {
+	return 0, revocation.ErrUnavailable
+}
+
 func (m *memoryLedger) Stands(context.Context, uint64, ...*revocation.Revocation) (bool, error) {
 	return true, nil
 }
 func (m *memoryLedger) Admit(*revocation.Revocation, bool) error { return nil }
 func (m *memoryLedger) Revoke(uint64, *revocation.Revocation)    {}
 func (m *memoryLedger) Restore(uint64, *revocation.Restoration)  {}
+func (m *memoryLedger) Recheck(uint64, string)                   {}
 func (m *memoryLedger) cutoff() (latest int64) {
 	for _, e := range m.entries {
 		latest = max(latest, e.Cutoff)

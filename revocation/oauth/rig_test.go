@@ -44,33 +44,41 @@ const (
 type fakeResolver struct {
 	mu      sync.Mutex
 	known   map[string]*revocation.Identity
+	uses    map[string]TokenUse // UseAccess for those that are not in it
+	alive   bool                // whether their servers were asked about them
+	asked   ResolveFor          // of the last call
 	errs    map[string]error
 	down    error
 	calls   []string
 	bounded bool // whether the last call had a deadline
 }
 
-func (f *fakeResolver) Resolve(ctx context.Context, token string) (*revocation.Identity, error) {
+func (f *fakeResolver) Resolve(ctx context.Context, token string, as ResolveFor) (Resolved, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls = append(f.calls, token)
+	f.asked = as
 	_, f.bounded = ctx.Deadline()
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return Resolved{}, err
 	}
 	if f.down != nil {
-		return nil, f.down
+		return Resolved{}, f.down
 	}
 	if err := f.errs[token]; err != nil {
-		return nil, fmt.Errorf("resolving: %w", err)
+		return Resolved{}, fmt.Errorf("resolving: %w", err)
 	}
 	if id := f.known[token]; id != nil {
-		return id, nil
+		use, ok := f.uses[token]
+		if !ok {
+			use = UseAccess
+		}
+		return Resolved{Identity: id, Use: use, Asked: f.alive, Claims: JWTClaims(token)}, nil
 	}
 	if strings.Count(token, ".") == 2 {
-		return nil, ErrTokenInvalid
+		return Resolved{}, ErrTokenInvalid
 	}
-	return nil, ErrTokenUnsupported
+	return Resolved{}, ErrTokenUnsupported
 }
 
 type fakeRevoker struct {
