@@ -100,7 +100,9 @@ type revocationRequest struct {
 	Claims map[string]string `json:"claims,omitempty"`
 	Reason string            `json:"reason,omitempty"`
 
-	// Token is a JWT to be revoked, instead of claims. It is verified first.
+	// Token is one to be revoked, instead of claims. A JWT is verified first. An
+	// opaque one is asked about at Issuer, if that has introspection, and recorded
+	// by its hash.
 	Token string `json:"token,omitempty"`
 	// WholeIssuer must be true if there are no claims: it denies everyone.
 	WholeIssuer bool `json:"whole_issuer,omitempty"`
@@ -126,11 +128,14 @@ type revocationAnswer struct {
 	ID       string `json:"id"`
 	Sequence uint64 `json:"sequence"`
 	// Effect is one sentence for people.
-	Effect        string `json:"effect"`
-	Mode          string `json:"mode,omitempty"`
-	Cutoff        int64  `json:"cutoff,omitempty"`
-	Expires       int64  `json:"expires,omitempty"`
-	NewTokensPass bool   `json:"new_tokens_pass"`
+	Effect string `json:"effect"`
+	// Issuer and Claims are what was recorded: a restoration takes the same.
+	Issuer        string            `json:"issuer,omitempty"`
+	Claims        map[string]string `json:"claims,omitempty"`
+	Mode          string            `json:"mode,omitempty"`
+	Cutoff        int64             `json:"cutoff,omitempty"`
+	Expires       int64             `json:"expires,omitempty"`
+	NewTokensPass bool              `json:"new_tokens_pass"`
 	// Stood: the entry at Sequence says this already, nothing was added.
 	Stood bool `json:"stood,omitempty"`
 }
@@ -140,7 +145,7 @@ func (a *App) adminRevoke(w http.ResponseWriter, r *http.Request) error {
 	if err := readJSON(r, &body); err != nil {
 		return err
 	}
-	request, err := a.revocationRequest(r, body)
+	request, note, err := a.revocationRequest(r, body)
 	if err != nil {
 		return err
 	}
@@ -156,10 +161,16 @@ func (a *App) adminRevoke(w http.ResponseWriter, r *http.Request) error {
 			"id": receipt.ID, "sequence": receipt.Sequence, "criteria": request.Criteria.String(),
 		})
 	}
+	said := effect(receipt, request.Criteria)
+	if note != "" {
+		said += "; " + note
+	}
 	return writeJSON(w, revocationAnswer{
 		ID:            receipt.ID,
 		Sequence:      receipt.Sequence,
-		Effect:        effect(receipt, request.Criteria),
+		Effect:        said,
+		Issuer:        request.Criteria.Issuer,
+		Claims:        request.Criteria.Claims,
 		Mode:          receipt.Mode.String(),
 		Cutoff:        receipt.Cutoff,
 		Expires:       receipt.Expires,
@@ -168,8 +179,10 @@ func (a *App) adminRevoke(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-func (a *App) revocationRequest(r *http.Request, body revocationRequest) (revocation.Request, error) {
-	request := revocation.Request{
+// revocationRequest understands body. The note is what the operator should know
+// besides, if anything.
+func (a *App) revocationRequest(r *http.Request, body revocationRequest) (request revocation.Request, note string, err error) {
+	request = revocation.Request{
 		Cutoff:   body.Cutoff,
 		Lifetime: time.Duration(body.Lifetime),
 		Reason:   body.Reason,
@@ -177,27 +190,25 @@ func (a *App) revocationRequest(r *http.Request, body revocationRequest) (revoca
 		Operator: true,
 	}
 	if body.Token != "" {
-		if body.Issuer != "" || len(body.Claims) > 0 {
-			return request, apiError(http.StatusBadRequest, errors.New("give a token or claims, not both"))
-		}
-		id, err := resolver{a}.Resolve(r.Context(), body.Token)
+		named, err := a.nameToken(r.Context(), body)
 		if err != nil {
-			return request, apiError(http.StatusBadRequest, fmt.Errorf("the token can't be revoked: %w", err))
+			return request, "", err
 		}
-		request.TokenExpiry = id.Expiry
-		if id.Expiry == 0 {
-			request.TokenExpiry = revocation.NoExpiry
-		}
-		request.Criteria, _ = id.TokenCriteria()
+		request.Criteria, request.TokenExpiry, note = named.criteria, named.expiry, named.note
 	} else {
 		criteria, err := a.criteria(body)
 		if err != nil {
-			return request, err
+			return request, "", err
 		}
+		if err := a.checkCriteria(criteria); err != nil {
+			return request, "", err
+		}
+		of, _ := a.trusted.Issuer(criteria.Issuer)
+		criteria.Issuer = of.Name() // the main spelling, which every edge knows
 		request.Criteria = criteria
 	}
 	if err := body.setEnd(&request); err != nil {
-		return request, err
+		return request, "", err
 	}
 	switch {
 	case body.Mode == "" && body.Cutoff == 0 && request.Criteria.NamesOneToken(), body.Mode == revocation.Block.String():
@@ -207,10 +218,10 @@ func (a *App) revocationRequest(r *http.Request, body revocationRequest) (revoca
 	case body.Mode == revocation.AuthenticatedBefore.String():
 		request.Mode = revocation.AuthenticatedBefore
 	default:
-		return request, apiError(http.StatusBadRequest,
+		return request, "", apiError(http.StatusBadRequest,
 			fmt.Errorf("mode %q is unknown: use block, issued_before or authenticated_before", body.Mode))
 	}
-	return request, nil
+	return request, note, nil
 }
 
 func (a *App) criteria(body revocationRequest) (revocation.Criteria, error) {
@@ -221,9 +232,8 @@ func (a *App) criteria(body revocationRequest) (revocation.Criteria, error) {
 				fmt.Errorf("there are %d issuers: say which one is meant", len(a.issuers)))
 		}
 		c.Issuer = a.issuers[0].Name()
-	} else if !a.knowsIssuer(c.Issuer) {
-		return c, apiError(http.StatusBadRequest,
-			fmt.Errorf("issuer %q is not configured here, so nothing would be denied", c.Issuer))
+	} else if err := a.checkIssuer(c.Issuer); err != nil {
+		return c, err
 	}
 	if len(c.Claims) == 0 && !body.WholeIssuer {
 		return c, apiError(http.StatusBadRequest,

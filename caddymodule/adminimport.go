@@ -167,7 +167,7 @@ func (i *importer) take(line []byte) {
 		i.fail(i.answer.Lines, err)
 		return
 	}
-	request, err := i.app.revocationRequest(i.request, body)
+	request, _, err := i.app.revocationRequest(i.request, body)
 	if err != nil {
 		i.fail(i.answer.Lines, err)
 		return

@@ -122,7 +122,10 @@ type App struct {
 	issuers       []*issuer.Issuer
 	issuerDigests []string // the references taken, to be released
 	development   *issuer.Issuer
-	introspectors []*issuer.Introspector // of those issuers that are asked
+
+	introspectors       []*issuer.Introspector // of those issuers that are asked
+	introspectorDigests []string               // the references taken, to be released
+	purger              *purger                // nil if there are none
 }
 
 // StalePolicy says what happens to requests while an edge has not heard from
@@ -199,7 +202,13 @@ func (a *App) Provision(ctx caddy.Context) error {
 		IssuerSkew:       time.Duration(a.IssuerSkew),
 		MaxTokenLifetime: a.maxTokenLifetime,
 	}, nil)
+	if len(a.introspectors) > 0 {
+		a.purger = newPurger(a.replica.denylist, a.introspectors)
+	}
 	a.metrics = a.replica.metrics
+	if err := registerIntrospectionMetrics(a); err != nil {
+		return err
+	}
 	return a.metrics.register(ctx.GetMetricsRegistry())
 }
 
@@ -210,8 +219,10 @@ func (a *App) provisionIssuers(repl *caddy.Replacer) error {
 		if err != nil {
 			return fmt.Errorf("issuer %s: %w", config.Issuer, err)
 		}
+		introspection := config.Introspection
+		config.Introspection = nil // outlives the issuer, or not, by itself
 		digest := digestOf(config)
-		iss, err := takeIssuer(digest, func() (*pooledIssuer, error) { return a.newIssuer(config) })
+		iss, err := takeIssuer(digest, func() (*issuer.Issuer, error) { return a.newIssuer(config) })
 		if err != nil {
 			return fmt.Errorf("issuer %s: %w", config.Issuer, err)
 		}
@@ -221,13 +232,13 @@ func (a *App) provisionIssuers(repl *caddy.Replacer) error {
 			// changed must have its kept keys by then.
 			iss.Start()
 		}
-		a.issuers = append(a.issuers, iss.Issuer)
+		a.issuers = append(a.issuers, iss)
 		a.issuerDigests = append(a.issuerDigests, digest)
 		if config.Development {
-			a.development = iss.Issuer
+			a.development = iss
 		}
-		if iss.introspector != nil {
-			a.introspectors = append(a.introspectors, iss.introspector)
+		if err := a.provisionIntrospection(repl, iss, digest, introspection); err != nil {
+			return fmt.Errorf("issuer %s: %w", config.Issuer, err)
 		}
 	}
 	leeway := cmp.Or(time.Duration(a.Leeway), revocation.DefaultLeeway)
@@ -250,8 +261,8 @@ func digestOf(v any) string {
 }
 
 func (a *App) maxTokenLifetime(iss string) time.Duration {
-	switch i := a.issuer(iss); {
-	case i == nil:
+	switch i, found := a.trusted.Issuer(iss); {
+	case !found:
 		return 0
 	case i.Config().AllowMissingExpiry:
 		return revocation.MaxRetention // its tokens may live for ever
@@ -365,6 +376,12 @@ func (a *App) Cleanup() error {
 		errs = append(errs, releaseReplica(a.ledger.stream()))
 		a.holdsReplica = false // the replica itself stays: requests may still be in flight
 	}
+	a.purger.close()
+	a.purger = nil
+	for _, digest := range a.introspectorDigests {
+		errs = append(errs, releaseIntrospector(digest))
+	}
+	a.introspectorDigests = nil
 	for _, digest := range a.issuerDigests {
 		errs = append(errs, releaseIssuer(digest))
 	}

@@ -30,6 +30,7 @@ import (
 //		tls_san_email   <address>
 //		tls_certificate <sha256> [<second_sha256>]
 //		revoke_any
+//		introspect      any|<audience...>
 //	}
 //
 // Each line but secret may be given once.
@@ -106,9 +107,11 @@ func (c *ClientConfig) unmarshalOption(d *caddyfile.Dispenser) error {
 		return c.unmarshalCertificates(d)
 	case "revoke_any":
 		return flagOption(d, &c.RevokeAny)
+	case "introspect":
+		return c.unmarshalIntrospect(d)
 	default:
 		return unknownOption(d, "issuer, secret, method, methods, jwks, jwks_file, jwks_uri, allow_http, algorithms, "+
-			"tls_subject_dn, tls_san_dns, tls_san_uri, tls_san_ip, tls_san_email, tls_certificate, revoke_any")
+			"tls_subject_dn, tls_san_dns, tls_san_uri, tls_san_ip, tls_san_email, tls_certificate, revoke_any, introspect")
 	}
 }
 
@@ -135,6 +138,8 @@ func (c *ClientConfig) check(d *caddyfile.Dispenser) error {
 		return d.Errf("client %s is public and has keys or a certificate: remove one of them", c.ID)
 	case c.Public && c.RevokeAny:
 		return d.Errf("client %s is public: it can't have revoke_any, since anybody can use its id", c.ID)
+	case c.Public && (c.IntrospectAny || len(c.IntrospectAudiences) > 0):
+		return d.Errf("client %s is public: it can't have introspect, since anybody can use its id", c.ID)
 	case !c.Public && len(c.Secrets) == 0 && !other:
 		return d.Errf("client %s has no secret, no keys and no certificate: "+
 			"client needs an id and either the word public or a secret, or one of these in its block", c.ID)
@@ -179,6 +184,31 @@ func (c *ClientConfig) unmarshalMethods(d *caddyfile.Dispenser) error {
 			return d.Errf("%s: %s goes with no other method: a client authenticates in one way", option, method)
 		}
 	}
+	return nil
+}
+
+// unmarshalIntrospect parses what the client may ask about. An audience that is
+// called any can't be written here.
+func (c *ClientConfig) unmarshalIntrospect(d *caddyfile.Dispenser) error {
+	if c.IntrospectAny || len(c.IntrospectAudiences) > 0 {
+		return duplicate(d)
+	}
+	args := d.RemainingArgs()
+	switch {
+	case len(args) == 0:
+		return d.ArgErr()
+	case slices.Contains(args, "any") && len(args) > 1:
+		return d.Err("introspect: any goes with no audience: it is every token of the issuer")
+	case args[0] == "any":
+		c.IntrospectAny = true
+		return nil
+	}
+	for i, audience := range args {
+		if slices.Contains(args[:i], audience) {
+			return d.Errf("introspect: %s is given twice", audience)
+		}
+	}
+	c.IntrospectAudiences = args
 	return nil
 }
 

@@ -1,6 +1,8 @@
 package caddymodule
 
 import (
+	"slices"
+
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -10,6 +12,10 @@ import (
 )
 
 func parseEndpoint(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	if namesUpstream(h.Dispenser) {
+		u := new(Upstream)
+		return u, u.UnmarshalCaddyfile(h.Dispenser)
+	}
 	e := new(Endpoint)
 	return e, e.UnmarshalCaddyfile(h.Dispenser)
 }
@@ -22,6 +28,11 @@ func parseEndpoint(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) 
 //		grant_claim      <name>
 //		foreign_token    refuse|silent
 //		allow_revoke_any
+//		refuse           <kind...>
+//		several_tokens
+//		all_tokens
+//		json_body
+//		jsonp
 //		policy           <name> ...
 //		cors_origins     <origin...>
 //		strict_basic
@@ -43,9 +54,6 @@ func (e *Endpoint) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return err
 		}
 	}
-	if e.GrantClaim != "" && e.Cascade != "grant" {
-		return d.Err("grant_claim has no use without cascade grant")
-	}
 	return nil
 }
 
@@ -61,6 +69,16 @@ func (e *Endpoint) unmarshalOption(d *caddyfile.Dispenser) error {
 		return choiceOption(d, &e.ForeignToken, "refuse", "silent")
 	case "allow_revoke_any":
 		return flagOption(d, &e.AllowRevokeAny)
+	case "refuse":
+		return e.unmarshalRefuse(d)
+	case "several_tokens":
+		return flagOption(d, &e.SeveralTokens)
+	case "all_tokens":
+		return flagOption(d, &e.AllTokens)
+	case "json_body":
+		return flagOption(d, &e.JSONBody)
+	case "jsonp":
+		return flagOption(d, &e.JSONP)
 	case "policy":
 		return e.unmarshalPolicy(d)
 	case "cors_origins":
@@ -76,9 +94,28 @@ func (e *Endpoint) unmarshalOption(d *caddyfile.Dispenser) error {
 	case "max_body":
 		return sizeOption(d, &e.MaxBody)
 	default:
-		return unknownOption(d, "issuer, cascade, grant_claim, foreign_token, allow_revoke_any, policy, "+
-			"cors_origins, strict_basic, plain_http, audit, realm, max_body")
+		return unknownOption(d, "issuer, cascade, grant_claim, foreign_token, allow_revoke_any, refuse, several_tokens, "+
+			"all_tokens, json_body, jsonp, policy, cors_origins, strict_basic, plain_http, audit, realm, max_body")
 	}
+}
+
+// unmarshalRefuse takes kinds of tokens, each once.
+func (e *Endpoint) unmarshalRefuse(d *caddyfile.Dispenser) error {
+	var kinds []string
+	if err := listOption(d, &kinds); err != nil {
+		return err
+	}
+	for _, name := range kinds {
+		kind := oauth.TokenKind(name)
+		switch {
+		case !slices.Contains(oauth.TokenKinds[:], kind):
+			return d.Errf("refuse: %q is no kind of token: use access_token, refresh_token, jwt or opaque", name)
+		case slices.Contains(e.Refuse, kind):
+			return d.Errf("refuse: %s is given twice", name)
+		}
+		e.Refuse = append(e.Refuse, kind)
+	}
+	return nil
 }
 
 func (e *Endpoint) unmarshalPolicy(d *caddyfile.Dispenser) error {

@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -20,9 +19,11 @@ import (
 //		jwks_uri           <url>
 //		jwks_file          <file>
 //		hmac_secret        <placeholder>
+//		opaque
 //		algorithms         <algorithm...>
 //		audience           <audience...>
 //		types              <type...>
+//		refresh_types      <type...>
 //		claim              <name> <claim_in_token...>
 //		max_token_lifetime <duration>
 //		allow_missing_expiry
@@ -31,6 +32,7 @@ import (
 //		refresh_interval   <duration>
 //		distrust_key       <thumbprint...>
 //		allow_http
+//		introspection      [<endpoint>] { ... }
 //	}
 func (a *App) unmarshalIssuer(d *caddyfile.Dispenser) error {
 	args := d.RemainingArgs()
@@ -56,11 +58,8 @@ func (a *App) unmarshalIssuer(d *caddyfile.Dispenser) error {
 	if err != nil {
 		return d.Err(err.Error())
 	}
-	if !strings.Contains(config.HMACSecret+config.Discovery+config.JWKSURI+config.JWKSFile, "{") {
-		// what a placeholder stands for is checked when the config is loaded
-		if err := config.Validate(); err != nil {
-			return d.Err(err.Error())
-		}
+	if err := validateUnresolved(config); err != nil {
+		return d.Err(err.Error())
 	}
 	a.Issuers = append(a.Issuers, config)
 	return nil
@@ -78,12 +77,16 @@ func unmarshalIssuerOption(d *caddyfile.Dispenser, c *issuer.Config) error {
 		return stringOption(d, &c.JWKSFile)
 	case "hmac_secret":
 		return stringOption(d, &c.HMACSecret)
+	case "opaque":
+		return flagOption(d, &c.Opaque)
 	case "algorithms":
 		return listOption(d, &c.Algorithms)
 	case "audience":
 		return listOption(d, &c.Audiences)
 	case "types":
 		return listOption(d, &c.Types)
+	case "refresh_types":
+		return listOption(d, &c.RefreshTypes)
 	case "claim":
 		return unmarshalClaim(d, c)
 	case "max_token_lifetime":
@@ -100,9 +103,11 @@ func unmarshalIssuerOption(d *caddyfile.Dispenser, c *issuer.Config) error {
 		return listOption(d, &c.DistrustedKeys)
 	case "allow_http":
 		return flagOption(d, &c.AllowHTTP)
+	case "introspection":
+		return unmarshalIssuerIntrospection(d, &c.Introspection)
 	default:
-		return unknownOption(d, "alias, discovery, jwks_uri, jwks_file, hmac_secret, algorithms, audience, types, claim, "+
-			"max_token_lifetime, allow_missing_expiry, leeway, key_retention, refresh_interval, distrust_key, allow_http")
+		return unknownOption(d, "alias, discovery, jwks_uri, jwks_file, hmac_secret, opaque, algorithms, audience, types, refresh_types, claim, "+
+			"max_token_lifetime, allow_missing_expiry, leeway, key_retention, refresh_interval, distrust_key, allow_http, introspection")
 	}
 }
 

@@ -12,8 +12,10 @@ import (
 	"github.com/edge-revocation/caddy-token-revocation/revocation/oauth"
 )
 
-// ClientConfig is an OAuth client that may use the revocation endpoint. It can
-// revoke its own tokens, those that its issuer issued to it.
+// ClientConfig is an OAuth client that may use the revocation endpoint and, if it
+// is not public, the introspection endpoint. It can revoke its own tokens, those
+// that its issuer issued to it, and ask about them and about those that are meant
+// for it.
 //
 // A client has one way to authenticate. What it is follows from what the client
 // has: public, secrets, the place of its keys, or what its TLS certificate says.
@@ -89,6 +91,16 @@ type ClientConfig struct {
 	// Let the client revoke tokens of other clients of its issuer, at endpoints
 	// that allow it as well.
 	RevokeAny bool `json:"revoke_any,omitempty"`
+
+	// Let the client ask token_introspection about every access token of its
+	// issuer. Without it, it may ask about its own tokens, and about those whose
+	// aud is its client_id or one of introspect_audiences. About refresh tokens,
+	// only the client that they were issued to is told.
+	IntrospectAny bool `json:"introspect_any,omitempty"`
+
+	// Values of aud: the client may ask token_introspection about access tokens
+	// of its issuer that are meant for one of these.
+	IntrospectAudiences []string `json:"introspect_audiences,omitempty"`
 }
 
 // client makes a client of c. Keys that have to be loaded are taken from what
@@ -96,7 +108,7 @@ type ClientConfig struct {
 func (a *App) client(c *ClientConfig, repl *caddy.Replacer, holder *keyHolder) (*oauth.Client, error) {
 	client := oauth.Client{ID: c.ID, Issuer: c.Issuer, RevokeAny: c.RevokeAny, Certificate: oauth.CertificateName{
 		SubjectDN: c.TLSSubjectDN, DNS: c.TLSSANDNS, URI: c.TLSSANURI, IP: c.TLSSANIP, Email: c.TLSSANEmail,
-	}}
+	}, IntrospectAny: c.IntrospectAny, IntrospectAudiences: c.IntrospectAudiences}
 	if c.Issuer == "" {
 		if len(a.issuers) != 1 {
 			return nil, fmt.Errorf("there are %d issuers: say which one the client belongs to "+

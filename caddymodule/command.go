@@ -119,7 +119,12 @@ func revokeCommand() *cobra.Command {
 
 Without --block, tokens issued after this moment pass: the user can log in again.
 With it, new tokens are denied too, until --lifetime is over. A single token
-(--token-id, --token) is blocked unless a cutoff is asked for.`, cmdRevoke)
+(--token-id, --token) is blocked unless a cutoff is asked for.
+
+A token that is a JWT is verified first. An opaque one is asked about at its
+--issuer, if that has introspection, and recorded by its hash. Nothing but the hash
+is known of the opaque tokens of an issuer that is not asked: other criteria could
+match nothing and are refused.`, cmdRevoke)
 	criteriaFlags(cmd)
 	cmd.Flags().StringP("token", "", "", "Revoke this one token: - reads it from standard input, which keeps it out of the process list")
 	cmd.Flags().BoolP("block", "", false, "Deny new tokens too")

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/edge-revocation/caddy-token-revocation/revocation"
+	"github.com/edge-revocation/caddy-token-revocation/revocation/oauth"
 )
 
 func (s *site) run(cmd *cobra.Command, args ...string) error {
@@ -68,10 +69,11 @@ func TestARepeatedRevocationAddsNoEntry(t *testing.T) {
 		s.mustRevoke(token, "demo-app")
 		return stats() == was
 	})
-	id, err := resolver{currentApp()}.Resolve(t.Context(), token)
+	resolved, err := currentApp().resolver("").Resolve(t.Context(), token, oauth.ResolveFor{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	id := resolved.Identity
 	criteria, _ := id.TokenCriteria()
 	got, answer := s.adminPost("restorations", revocationRequest{Issuer: criteria.Issuer, Claims: criteria.Claims})
 	if got.status != http.StatusOK {

@@ -24,7 +24,7 @@ func (r *conformanceRig) replacer() *strings.Replacer {
 	encode := func(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
 	unsigned, _ := json.Marshal(r.as.Claims(nil))
 	pairs := []string{
-		"{RT}", "8xLOxBtZp8", "{CODE}", "SplxlOBeZQQYbYS6WxSbIA", "{UNKNOWN}", "unknown",
+		"{CODE}", "SplxlOBeZQQYbYS6WxSbIA", "{UNKNOWN}", "unknown",
 		"{JWT_OTHER_ISS}", elsewhere,
 		"{JWT_ALG_NONE}", encode(`{"alg":"none","typ":"at+jwt"}`) + "." + encode(string(unsigned)) + ".",
 		"{ID_TOKEN}", revocationtest.SignWith(r.t, r.as.Key("ES256"), map[string]any{"typ": "JWT"},
@@ -37,7 +37,11 @@ func (r *conformanceRig) replacer() *strings.Replacer {
 		"{CID}", "app", "{SECRET}", "app-secret", "{OTHER}", "other", "{PUB}", "spa", "{PUB_DISABLED}", "gone",
 		"{BASIC}", "{BASIC:CID:SECRET}",
 	}
+	pairs = append(pairs, "{MASS}", fmt.Sprint("mass-", r.cases))
 	for name, token := range r.tokens {
+		pairs = append(pairs, "{"+name+"}", token)
+	}
+	for name, token := range r.others {
 		pairs = append(pairs, "{"+name+"}", token)
 	}
 	return strings.NewReplacer(pairs...)

@@ -1,12 +1,10 @@
 package caddymodule
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -19,48 +17,12 @@ import (
 
 const conformanceData = "../revocation/oauth/testdata/"
 
-// conformanceCase is one request to a whole Caddy, and what has to become of it,
-// from revocation_cases.json; revocation/oauth's test says what the members mean.
-type conformanceCase struct {
-	ID            string            `json:"id"`
-	Level         string            `json:"level"`
-	Says          string            `json:"says"`
-	Method        string            `json:"method"`
-	Query         string            `json:"query"`
-	Authorization string            `json:"authorization"`
-	ContentType   *string           `json:"content_type"`
-	Headers       map[string]string `json:"headers"`
-	Body          string            `json:"body"`
-	Keys          string            `json:"keys"`
-	Ledger        string            `json:"ledger"`
-	Want          struct {
-		Status  int               `json:"status"`
-		Error   string            `json:"error"`
-		Revokes []string          `json:"revokes"`
-		Headers map[string]string `json:"headers"`
-	} `json:"want"`
-	Differs  string `json:"differs"`
-	Config   string `json:"config"`
-	Options  string `json:"options"`
-	Servers  string `json:"servers"`
-	Endpoint string `json:"endpoint"`
-	Path     string `json:"path"`
-	Times    int    `json:"times"`
-}
+// conformanceCase is one request to a whole Caddy, and what has to become of it.
+type conformanceCase = revocationtest.ConformanceCase
 
 func readConformance[T any](t *testing.T, file string) T {
 	t.Helper()
-	raw, err := os.ReadFile(conformanceData + file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.DisallowUnknownFields()
-	var v T
-	if err := d.Decode(&v); err != nil {
-		t.Fatal(err)
-	}
-	return v
+	return revocationtest.ReadJSON[T](t, conformanceData+file)
 }
 
 // casesOfTheirOwn are the cases that are no single request; the functions below
@@ -124,7 +86,9 @@ type conformanceRig struct {
 	signer jose.JSONWebKey // of the client that signs assertions
 	mac    jose.JSONWebKey // of the one that shares a secret
 	rsa    jose.JSONWebKey // a key of the first, of an algorithm that it may not use
-	tokens map[string]string
+	opaque *revocationtest.OpaqueServer
+	tokens map[string]string // that the protected route is asked with
+	others map[string]string // refresh tokens and such
 	cases  int
 }
 
@@ -134,9 +98,10 @@ func newConformanceRig(t *testing.T) *conformanceRig {
 	r := &conformanceRig{site: newSite(t), as: revocationtest.NewAuthServer(t)}
 	r.signer = revocationtest.NewKey(t, "ES256", "signer-1")
 	r.rsa = revocationtest.NewKey(t, "RS256", "signer-rsa")
+	r.opaque = revocationtest.NewOpaqueServer(t, "edge-secret")
 	r.mac = jose.JSONWebKey{Key: []byte(macSecret), Algorithm: "HS256"}
 	for name, value := range map[string]string{
-		"APP": "app-secret", "OLD_APP": "old-app-secret", "OTHER": "other-secret", "ADMIN": "admin-secret",
+		"APP": "app-secret", "OLD_APP": "old-app-secret", "OTHER": "other-secret", "ADMIN": "admin-secret", "EDGE": "edge-secret",
 		"ODD": "some secure & non-standard secret", "MAC": macSecret,
 	} {
 		t.Setenv("CONFORMANCE_"+name, value)
@@ -172,6 +137,7 @@ func (r *conformanceRig) config(c *conformanceCase) string {
 			jwks_uri %s
 			claim client_id %s
 			claim gid grant
+			%s
 		}
 		client app {env.CONFORMANCE_APP} {env.CONFORMANCE_OLD_APP}
 		client other {env.CONFORMANCE_OTHER}
@@ -187,6 +153,9 @@ func (r *conformanceRig) config(c *conformanceCase) string {
 		client mac {env.CONFORMANCE_MAC} {
 			method client_secret_jwt
 		}
+		client mass-%d {env.CONFORMANCE_APP} {
+			issuer %s
+		}
 		%s
 	}
 }
@@ -195,11 +164,14 @@ http://127.0.0.1:%d {
 	token_revocation %s {
 		%s
 	}
-	token_denylist /protected
+	token_denylist /protected {
+		%s
+	}
 	respond /protected "upstream reached"
 	respond 404
 }
-`, r.admin, c.Servers, ledger, r.as.URL, r.as.URL+revocationtest.JWKSPath, "client_id azp", "`"+string(jwks)+"`", c.Options, r.port, endpoint, c.Config)
+`, r.admin, c.Servers, ledger, r.as.URL, r.as.URL+revocationtest.JWKSPath, "client_id azp", r.introspection(c), "`"+string(jwks)+"`", r.cases, r.as.URL, c.Options,
+		r.port, endpoint, c.Config, r.introspect(c))
 }
 
 // start runs the case's config with fresh tokens.
@@ -235,6 +207,12 @@ func (r *conformanceRig) start(t *testing.T, c *conformanceCase) {
 		"FOREIGN_AT":   token(map[string]any{"client_id": "other"}),
 		"SIGNER_AT":    token(map[string]any{"client_id": "signer"}),
 		"MAC_AT":       token(map[string]any{"client_id": "mac"}),
+		"MASS_AT":      token(map[string]any{"client_id": fmt.Sprint("mass-", r.cases)}),
+	}
+	r.others = map[string]string{"RT": "8xLOxBtZp8"}
+	if c.Introspection != "" {
+		r.issueOpaque(c, user, session)
+		r.tokens["SESSION2_AT"] = token(map[string]any{"sid": session + "-other"})
 	}
 	if c.Keys == "down" {
 		// A key that nobody has seen yet, of an issuer that does not answer.
@@ -264,6 +242,13 @@ func (r *conformanceRig) run(t *testing.T, c *conformanceCase) {
 	body := fill.Replace(assertionOf.ReplaceAllStringFunc(c.Body, func(m string) string {
 		return r.assertion(assertionOf.FindStringSubmatch(m)[1])
 	}))
+	for _, before := range c.Before {
+		earlier := *c
+		earlier.Body = before
+		if got := r.send(&earlier, fill, fill.Replace(before)); got.status != http.StatusOK {
+			t.Fatalf("%s: %s was answered with %d: %s", c.Says, before, got.status, got.body)
+		}
+	}
 	var got answer
 	for range max(1, c.Times) {
 		got = r.send(c, fill, body)
@@ -288,6 +273,7 @@ func (r *conformanceRig) run(t *testing.T, c *conformanceCase) {
 		return // the protected route knows nothing either
 	}
 	r.as.Fail(0)
+	r.opaque.Fail(0)
 	for name, token := range r.tokens {
 		if name == "AT" && c.Keys == "down" {
 			continue // its key is still unknown to the protected route

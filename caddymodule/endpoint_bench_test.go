@@ -137,7 +137,7 @@ func benchApp(b *testing.B, as *revocationtest.AuthServer, signer jose.JSONWebKe
 func benchEndpoint(b *testing.B, app *App, observe func(oauth.Outcome)) *oauth.Endpoint {
 	b.Helper()
 	options := oauth.EndpointOptions{
-		Tokens:  resolver{app},
+		Tokens:  app.resolver(""),
 		Revoker: revocation.NewService(oauth.TimeLedger(app.replica), app.replica, revocation.Policy{}, nil),
 		Observe: observe,
 	}

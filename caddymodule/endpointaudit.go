@@ -74,6 +74,9 @@ func auditFields(o *oauth.Outcome) []zapcore.Field {
 		fields = append(fields, zap.Bool("plain_http", true))
 	}
 	text("criteria", criteriaText(o.Token))
+	if o.Token.Issuer != "" {
+		text("use", o.Use.String())
+	}
 	if o.Owner != o.ClientID {
 		text("owner", o.Owner)
 	}

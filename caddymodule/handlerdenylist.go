@@ -1,15 +1,13 @@
 package caddymodule
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"strings"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -17,8 +15,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/edge-revocation/caddy-token-revocation/revocation"
-	"github.com/edge-revocation/caddy-token-revocation/revocation/denylist"
 	"github.com/edge-revocation/caddy-token-revocation/revocation/issuer"
 	"github.com/edge-revocation/caddy-token-revocation/revocation/oauth"
 )
@@ -29,18 +25,34 @@ func init() {
 
 // Denylist is an HTTP handler that refuses requests which carry a revoked access
 // token, before anything behind it sees them. No request waits for a network
-// call: tokens are checked against what this edge holds in memory.
+// call, unless opaque tokens are introspected: tokens are checked against what
+// this edge holds in memory.
 //
 // A request without a token passes, unless require_token is set. A revoked,
 // invalid or foreign token is answered with 401 and a challenge (RFC 6750,
-// section 3); an edge that does not know whether its denylist is complete, or
-// lacks the keys to verify a token, answers 503 with Retry-After. All of them
-// are errors that `handle_errors` can render.
+// section 3); a request that does not carry exactly one token in a place where
+// one may be, with 400; an edge that does not know whether its denylist is
+// complete, or lacks the keys to verify a token, answers 503 with Retry-After.
+// All of them are errors that `handle_errors` can render.
+//
+// It sets these placeholders, for the handlers and logs behind it, and for
+// `handle_errors`. All of the token's are empty unless the token was verified
+// here, by its signature or by introspection.
+//
+// Placeholder | Description
+// ------------|---------------
+// `{http.token_denylist.decision}` | What was decided, as in the metric: allowed, no_token, revoked, …
+// `{http.token_denylist.reason}` | Why, for operators: it may name the ledger's entry, never the token
+// `{http.token_denylist.issuer}` | The token's issuer
+// `{http.token_denylist.sub}`, `.client_id`, `.sid`, `.jti` | Its claims, under these names whatever the issuer calls them
+// `{http.token_denylist.claims.*}` | Any claim, under the issuer's name for it, or a member of one: `claims.realm_access.roles`
 type Denylist struct {
 	// Whether signature, issuer, audience, type and times of a JWT are checked
-	// here: on, the default, or off if the upstream does. With off, this
-	// handler only refuses what is revoked; whoever writes a token of their
-	// own decides what is looked up.
+	// here, and that a token bound to a client certificate comes from its holder
+	// (RFC 8705, section 3): on, the default, or off if the upstream does. With
+	// off, this handler only refuses what is revoked; whoever writes a token of
+	// their own decides what is looked up. DPoP proofs are the upstream's to check
+	// in any case.
 	Verify string `json:"verify,omitempty"`
 
 	// Refuse requests without a token.
@@ -52,27 +64,78 @@ type Denylist struct {
 
 	// The issuer of the opaque tokens on this route. They then pass unless
 	// they have been revoked by their hash; the upstream must know whether they
-	// are valid.
+	// are valid. With introspect, the default is the only issuer that has an
+	// introspection block.
 	OpaqueIssuer string `json:"opaque_issuer,omitempty"`
+
+	// Ask the issuer of opaque tokens about them. Revocations by user, session
+	// and client then count for them as well.
+	Introspect *IntrospectTokens `json:"introspect,omitempty"`
 
 	// Hand on credentials that are no JWT, unchecked: for routes that carry
 	// other credentials too. By default they are refused.
 	PassUnknown bool `json:"pass_unknown,omitempty"`
 
+	// Where else tokens may be, and what is done with them there. By default the
+	// Authorization header is inspected, and access_token in the query rejected.
+	// Nothing else is looked at: a token that the upstream takes from elsewhere
+	// passes unchecked.
+	Places []TokenPlace `json:"places,omitempty"`
+
+	// Decide, log and count, but let every request through unchanged.
+	Monitor bool `json:"monitor,omitempty"`
+
 	// The realm of challenges. Default: none; a challenge that has nothing else
 	// to say names the realm oauth.
 	Realm string `json:"realm,omitempty"`
+
+	// The https URL of the protected resource's metadata, for challenges (RFC
+	// 9728, section 5.1).
+	ResourceMetadata string `json:"resource_metadata,omitempty"`
+
+	// The JWS algorithms that the upstream accepts in DPoP proofs, for challenges
+	// (RFC 9449, section 7.1). If there are any, a client without a token, or with
+	// one under Bearer, is told of DPoP, too.
+	DPoPAlgorithms []string `json:"dpop_algorithms,omitempty"`
 
 	// What happens while this edge is stale or incomplete. Default: the app's
 	// policy.
 	Stale *StalePolicy `json:"stale,omitempty"`
 
+	// End requests in flight, such as WebSockets, when their token is revoked.
+	CutStreams *CutStreams `json:"cut_streams,omitempty"`
+
 	app    *App
 	logger *zap.Logger
-	counts *checkCounters
+	counts *checkCounters // of Monitor, if it is set
+	told   *logLimit
 
-	opaque      *issuer.Issuer // of OpaqueIssuer
-	opaqueScope uint64         // two routes with two of them share no cached identity
+	places     *oauth.Places
+	inspectors // of opaque tokens
+}
+
+// inspectors are what there is for opaque tokens.
+type inspectors struct {
+	opaque      *issuer.Issuer       // of OpaqueIssuer
+	asked       *issuer.Introspector // nil without Introspect
+	opaqueScope uint64               // two routes with two of them share no cached identity
+}
+
+// IntrospectTokens says how opaque tokens are asked about.
+type IntrospectTokens struct {
+	// How old an answer may be. Default and most: the issuer's cache_ttl. A
+	// revocation that names the token ends it at once in any case.
+	TTL caddy.Duration `json:"ttl,omitempty"`
+
+	// Let tokens pass that the authorization server can't be asked about, unless
+	// they are revoked by their hash. The default refuses with 503.
+	FailOpen bool `json:"fail_open,omitempty"`
+}
+
+// CutStreams says when requests in flight are ended.
+type CutStreams struct {
+	// Also when the token expires.
+	Expired bool `json:"expired,omitempty"`
 }
 
 // CaddyModule returns the Caddy module information.
@@ -85,7 +148,7 @@ func (Denylist) CaddyModule() caddy.ModuleInfo {
 
 // Provision fills in defaults from the app.
 func (d *Denylist) Provision(ctx caddy.Context) error {
-	d.logger = ctx.Logger()
+	d.logger, d.told = ctx.Logger(), new(logLimit)
 	var err error
 	if d.app, err = configuredApp(ctx); err != nil {
 		return err
@@ -96,13 +159,39 @@ func (d *Denylist) Provision(ctx caddy.Context) error {
 		d.Stale.MaxAge = d.app.Stale.MaxAge
 	}
 	d.counts = d.app.metrics.checks
-	if d.OpaqueIssuer != "" {
-		if d.opaque = d.app.issuer(d.OpaqueIssuer); d.opaque == nil {
-			return fmt.Errorf("opaque_issuer %s is not configured: add an issuer line for it, spelled exactly so", d.OpaqueIssuer)
-		}
-		sum := sha256.Sum256([]byte(d.OpaqueIssuer))
-		d.opaqueScope = binary.BigEndian.Uint64(sum[:8])
+	if d.Monitor {
+		d.counts = d.app.metrics.monitored
 	}
+	if d.places, err = newPlaces(d.Places); err != nil {
+		return err
+	}
+	if d.CutStreams != nil {
+		provisionStreams(ctx)
+	}
+	return d.provisionOpaque()
+}
+
+func (d *Denylist) provisionOpaque() error {
+	if d.Introspect != nil {
+		if err := d.provisionIntrospection(); err != nil {
+			return err
+		}
+	}
+	if d.OpaqueIssuer == "" {
+		return nil
+	}
+	if d.opaque = d.app.issuer(d.OpaqueIssuer); d.opaque == nil {
+		return fmt.Errorf("opaque_issuer %s is not configured: add an issuer line for it, spelled exactly so", d.OpaqueIssuer)
+	}
+	if d.Introspect == nil {
+		d.logger.Warn("opaque tokens are refused here only if they are revoked by their hash: "+
+			"revocations by user, session or client do not match them; add introspect to have the issuer asked",
+			zap.String("opaque_issuer", d.OpaqueIssuer))
+	}
+	// What is cached of an opaque token on a route that does not ask must not
+	// count on one that does.
+	sum := sha256.Sum256(fmt.Appendf(nil, "%t %s", d.asked != nil, d.OpaqueIssuer))
+	d.opaqueScope = binary.BigEndian.Uint64(sum[:8])
 	return nil
 }
 
@@ -115,235 +204,104 @@ func (d *Denylist) Validate() error {
 		return fmt.Errorf("unknown_issuer is %q: use reject or pass", d.UnknownIssuer)
 	case d.Stale.MaxAge < 0:
 		return errors.New("the staleness bound must not be negative")
+	case d.Introspect != nil && d.Introspect.TTL < 0:
+		return errors.New("introspect: the time must not be negative")
+	case d.Introspect != nil && d.PassUnknown:
+		return errors.New("introspect asks about every token that is no JWT, and pass_unknown lets all of them through: remove one of them")
+	case d.Monitor && d.CutStreams != nil:
+		return errors.New("monitor lets everything through, and cut_streams ends requests: remove one of them")
 	case len(d.app.issuers) == 0 && d.UnknownIssuer != "pass":
 		return errors.New("no issuer is configured, so that every token would be refused: " +
 			"add an issuer line to the global option token_revocation")
 	}
+	return d.validateChallenge()
+}
+
+func (d *Denylist) validateChallenge() error {
+	if d.ResourceMetadata != "" {
+		u, err := url.Parse(d.ResourceMetadata)
+		if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.Fragment != "" {
+			return fmt.Errorf("resource_metadata %s is not an https URL", d.ResourceMetadata)
+		}
+		if host := u.Hostname(); u.Scheme == "http" && host != "localhost" && host != "127.0.0.1" && host != "::1" {
+			return fmt.Errorf("resource_metadata %s has to be https: clients trust what it says (RFC 9728, section 3)", d.ResourceMetadata)
+		}
+		sample := oauth.Challenge{ResourceMetadata: d.ResourceMetadata}
+		if sample.String() == (oauth.Challenge{}).String() {
+			return fmt.Errorf("resource_metadata %s has characters that a challenge can't hold", d.ResourceMetadata)
+		}
+	}
+	for _, alg := range d.DPoPAlgorithms {
+		if !slices.Contains(proofAlgorithms, alg) {
+			return fmt.Errorf("dpop_algorithms: %q is none of %v", alg, proofAlgorithms)
+		}
+	}
 	return nil
+}
+
+// proofAlgorithms are those that a proof can be signed with: asymmetric ones
+// (RFC 9449, section 4.2).
+var proofAlgorithms = []string{
+	"ES256", "ES384", "ES512", "EdDSA", "Ed25519", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512", "ES256K", "Ed448",
 }
 
 // ServeHTTP lets the request pass or answers it with an error.
 func (d *Denylist) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if r.URL.RawQuery != "" && carriesQueryToken(r.URL.RawQuery) {
-		// RFC 6750, section 2.3, allows it, OAuth 2.1 does not: it ends up in
-		// logs, and an upstream that reads it would read what nobody checked.
-		d.counts.malformed.Inc()
-		return d.refuse(w, http.StatusBadRequest, oauth.Challenge{
-			Scheme: "Bearer", Error: "invalid_request",
-			Description: "the access token must not be in the URL; send it in the Authorization header",
-		}, errQueryToken)
+	changes := d.app.replica.streams.registry.Changes()
+	v := d.judgeRequest(r)
+	v.changes = changes
+	d.counts.of(v.result).Inc()
+	d.publish(r, &v)
+	switch {
+	case d.Monitor:
+		if !v.result.passes() {
+			d.logMonitored(r, v)
+		}
+		return next.ServeHTTP(w, r)
+	case !v.result.passes():
+		return d.refuse(w, r, v)
 	}
-	presented, err := oauth.BearerToken(r.Header)
-	if err != nil {
-		return d.withoutToken(w, r, next, err)
+	if d.places.Strips() {
+		d.strip(r)
 	}
-	// Reading the clock twice costs a good part of what it would measure.
-	sampled := rand.Uint32()&15 == 0
-	var began time.Time
-	if sampled {
-		began = time.Now()
+	if v.presented.Place == oauth.PlaceQuery && v.presented.Token != "" {
+		w = &privateWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
 	}
-	result, err := d.judge(r.Context(), presented.Token)
-	if sampled {
-		d.app.metrics.duration.Observe(time.Since(began).Seconds())
+	return d.serve(w, r, next, v)
+}
+
+// judgeRequest decides about a request. It does not change it, except that a form
+// which is read is put back.
+func (d *Denylist) judgeRequest(r *http.Request) verdict {
+	presented, err := d.places.Read(r)
+	switch {
+	case errors.Is(err, oauth.ErrNoToken) && d.RequireToken && !preflight(r):
+		return verdict{result: missing, err: err}
+	case errors.Is(err, oauth.ErrNoToken):
+		return verdict{result: noToken}
+	case err != nil:
+		return verdict{result: malformed, err: err}
 	}
-	switch result {
-	case allowed:
-		d.counts.allowed.Inc()
-	case passed, passedForeign:
-		d.counts.passed.Inc()
-	case denied, invalid, expired, unknownIssuer, opaque, overflow:
-		d.counts.of(result).Inc()
-		return d.refuse(w, http.StatusUnauthorized, oauth.Challenge{
-			Scheme: presented.Scheme, Error: "invalid_token", Description: result.description(),
-		}, err)
-	default:
-		d.counts.unavailable.Inc()
-		return d.unavailable(w, err)
+	v := d.judgeSampled(r, presented.Token)
+	v.presented = presented
+	if v.result == allowed && d.Verify != "off" {
+		if err := checkBinding(r, &v); err != nil {
+			v.result, v.err = unbound, err
+		}
+	}
+	if !v.result.passes() {
+		return v
 	}
 	// A request is let through only by an edge that can prove that it would
-	// know of a revocation; known revocations were answered above even if not.
-	if err := d.current(result); err != nil {
-		if !d.Stale.FailOpen {
-			d.counts.stale.Inc()
-			return d.unavailable(w, err)
-		}
-		d.counts.failedOpen.Inc()
-	}
-	return next.ServeHTTP(w, r)
-}
-
-// result is what became of a token.
-type result int
-
-const (
-	allowed       result = iota
-	passed               // not ours to judge, handed on
-	passedForeign        // the same, a JWT of an issuer that is not configured
-	denied               // revoked
-	invalid
-	expired
-	unknownIssuer
-	opaque
-	overflow     // too many values to be looked up
-	unverifiable // can't be judged now
-)
-
-// description is what a client may know: nothing about whose token it is or
-// what was decided of it.
-func (r result) description() string {
-	switch r {
-	case denied:
-		return "the token has been revoked"
-	case expired:
-		return "the token has expired"
-	default:
-		return "the token is not valid here"
-	}
-}
-
-var errQueryToken = errors.New("access token in the query")
-
-// judge decides about one token. It waits for nothing.
-func (d *Denylist) judge(ctx context.Context, token string) (result, error) {
-	list := d.app.replica.denylist
-	if seen, known := list.Lookup(token, d.scope()); known {
-		if decision := list.CheckSeen(seen); !decision.Stale {
-			return decide(decision)
+	// know of a revocation; known revocations were found above even if not.
+	unverified := d.Verify == "off" && !v.asked || v.result == passedForeign
+	if err := d.app.replica.unproven(time.Duration(d.Stale.MaxAge), unverified); err != nil {
+		v.result, v.err = stale, err
+		if d.Stale.FailOpen {
+			v.result = failedOpen
 		}
 	}
-	for range 3 {
-		// Scope and names come before reading: what they were then is what the
-		// identity is good for.
-		scope := d.scope()
-		names, epoch := list.ClaimNames()
-		id, err := d.app.identify(ctx, token, issuer.Request{
-			ClaimNames: names,
-			SkipVerify: d.Verify == "off",
-		})
-		if _, now := list.ClaimNames(); now != epoch || d.scope() != scope {
-			continue // keys or names changed meanwhile
-		}
-		if d.opaque != nil && errors.Is(err, issuer.ErrNotJWT) {
-			id, err = d.opaqueIdentity(token)
-		}
-		if err != nil {
-			return d.unidentified(id, err)
-		}
-		seen := list.Remember(token, scope, id, epoch)
-		if decision := list.CheckSeen(seen); !decision.Stale {
-			return decide(decision)
-		}
-	}
-	return unverifiable, errors.New("keys, or the claims that revocations name, keep changing")
-}
-
-// scope stamps cached identities: with the keys and rules that they were made
-// under, and whether they were verified.
-func (d *Denylist) scope() uint64 {
-	scope := d.app.generation() + d.opaqueScope
-	if d.Verify == "off" {
-		scope = ^scope // what was only read never counts as verified
-	}
-	return scope
-}
-
-func decide(decision denylist.Decision) (result, error) {
-	if !decision.Denied {
-		return allowed, nil
-	}
-	if decision.Overflow {
-		return overflow, errors.New("the token's claims have too many values to be checked")
-	}
-	return denied, &revokedError{decision}
-}
-
-// revokedError names the ledger's entry, for the log; the client does not see it.
-type revokedError struct{ decision denylist.Decision }
-
-func (e *revokedError) Error() string {
-	return fmt.Sprintf("token revoked by entry %d (%s of %s)",
-		e.decision.Sequence, e.decision.Mode, e.decision.Shape)
-}
-
-// unidentified decides about a token that could not be turned into an identity
-// to be trusted. Of a foreign issuer's token, what it says of itself is known.
-func (d *Denylist) unidentified(id *revocation.Identity, err error) (result, error) {
-	switch {
-	case errors.Is(err, issuer.ErrKeysUnavailable):
-		return unverifiable, err
-	case errors.Is(err, issuer.ErrUnknownIssuer):
-		if d.UnknownIssuer != "pass" {
-			return unknownIssuer, err
-		}
-		// The upstream judges it, but not against a revocation that names it.
-		if result, err := decide(d.app.replica.denylist.Check(id)); result != allowed {
-			return result, err
-		}
-		return passedForeign, nil
-	case errors.Is(err, issuer.ErrExpired):
-		return expired, err
-	case errors.Is(err, issuer.ErrNotJWT):
-		if d.PassUnknown {
-			return passed, nil
-		}
-		return opaque, err
-	default:
-		return invalid, err
-	}
-}
-
-// opaqueIdentity is all that can be said of a token that only its issuer
-// understands.
-func (d *Denylist) opaqueIdentity(token string) (*revocation.Identity, error) {
-	hash, err := issuer.OpaqueTokenHash(token)
-	if err != nil {
-		return nil, err
-	}
-	return &revocation.Identity{
-		Issuer:  d.opaque.Name(),
-		Aliases: d.opaque.Config().Aliases,
-		Claims:  []revocation.Claim{{Name: revocation.ClaimToken, Value: hash}},
-	}, nil
-}
-
-// current returns why this edge can't vouch for what it decided, or nil.
-func (d *Denylist) current(result result) error {
-	state := d.app.replica.state()
-	switch {
-	case !state.EverSynced:
-		return errors.New("the denylist has not been synced with the ledger yet")
-	case state.Age > time.Duration(d.Stale.MaxAge):
-		return fmt.Errorf("the denylist is stale: last contact with the ledger %s ago", state.Age.Round(time.Second))
-	}
-	if reason, _, incomplete := d.app.replica.denylist.Incomplete(time.Now()); incomplete {
-		return fmt.Errorf("the denylist is incomplete: %s", reason)
-	}
-	unverified := d.Verify == "off" || result == passedForeign
-	if unverified && d.app.replica.denylist.NamesKeys(time.Now()) {
-		// Which key signed a token is known by verifying it only: a kid in its
-		// header is whatever its sender liked.
-		return errors.New("the denylist is incomplete: a signing key is revoked, and nothing here verifies which key signed this token")
-	}
-	return nil
-}
-
-// withoutToken handles requests in which there is no token, or no telling which.
-func (d *Denylist) withoutToken(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, err error) error {
-	if !errors.Is(err, oauth.ErrNoToken) {
-		d.counts.malformed.Inc()
-		return d.refuse(w, http.StatusBadRequest, oauth.Challenge{
-			Scheme: "Bearer", Error: "invalid_request",
-			Description: "the Authorization header must hold exactly one token",
-		}, err)
-	}
-	d.counts.noToken.Inc()
-	if d.RequireToken && !preflight(r) {
-		// no error code: the client may simply not know yet that it needs a
-		// token (RFC 6750, section 3.1)
-		return d.refuse(w, http.StatusUnauthorized, oauth.Challenge{Scheme: "Bearer"}, err)
-	}
-	return next.ServeHTTP(w, r)
+	return v
 }
 
 // preflight tells whether r asks for permission to send the real request, as
@@ -351,51 +309,6 @@ func (d *Denylist) withoutToken(w http.ResponseWriter, r *http.Request, next cad
 func preflight(r *http.Request) bool {
 	return r.Method == http.MethodOptions &&
 		r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != ""
-}
-
-func (d *Denylist) refuse(w http.ResponseWriter, status int, c oauth.Challenge, err error) error {
-	c.Realm = d.Realm
-	w.Header().Add("WWW-Authenticate", c.String())
-	w.Header().Set("Cache-Control", "no-store")
-	if check := d.logger.Check(zap.DebugLevel, "request refused"); check != nil {
-		check.Write(zap.Int("status", status), zap.Error(err))
-	}
-	return caddyhttp.Error(status, err)
-}
-
-// retryAfter is in seconds: keys and ledger are usually back within this time.
-const retryAfter = "2"
-
-func (d *Denylist) unavailable(w http.ResponseWriter, err error) error {
-	w.Header().Set("Retry-After", retryAfter)
-	w.Header().Set("Cache-Control", "no-store")
-	if check := d.logger.Check(zap.DebugLevel, "request not decidable"); check != nil {
-		check.Write(zap.Error(err))
-	}
-	return caddyhttp.Error(http.StatusServiceUnavailable, err)
-}
-
-// carriesQueryToken tells whether an upstream could find an access_token in the
-// query. Names may be percent-encoded, and some servers take ; for &.
-func carriesQueryToken(raw string) bool {
-	for raw != "" {
-		var pair string
-		if i := strings.IndexAny(raw, "&;"); i >= 0 {
-			pair, raw = raw[:i], raw[i+1:]
-		} else {
-			pair, raw = raw, ""
-		}
-		name, _, _ := strings.Cut(pair, "=")
-		if strings.ContainsRune(name, '%') {
-			if decoded, err := url.QueryUnescape(name); err == nil {
-				name = decoded
-			}
-		}
-		if name == "access_token" {
-			return true
-		}
-	}
-	return false
 }
 
 // Interface guards

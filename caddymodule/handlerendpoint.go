@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,7 +16,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/edge-revocation/caddy-token-revocation/revocation"
-	"github.com/edge-revocation/caddy-token-revocation/revocation/issuer"
 	"github.com/edge-revocation/caddy-token-revocation/revocation/oauth"
 )
 
@@ -54,13 +52,45 @@ type Endpoint struct {
 	// the token has: those with the same grant_claim; those of the same login
 	// session (sid), also new ones; those of the same user (sub) issued up to
 	// now. Always only those of the same client: tokens of other clients
-	// survive. The request never decides it.
+	// survive. A refresh token takes its grant with it in any case. The request
+	// does not decide it, but for a token that its authorization server, asked
+	// about it, does not call one or the other: the hint refresh_token then makes
+	// it a refresh token.
 	Cascade string `json:"cascade,omitempty"`
 
-	// The claim that identifies the grant under which a token was issued, for
-	// cascade grant: its name in tokens, or the one that a claim line of the
-	// issuer gives it.
+	// The claim that identifies the grant under which a token was issued: its name
+	// in tokens, or the one that a claim line of the issuer gives it. Without it,
+	// or in tokens that do not have it, it is the session or the user.
 	GrantClaim string `json:"grant_claim,omitempty"`
+
+	// Kinds of tokens that can't be revoked here, and are answered with 400
+	// unsupported_token_type: access_token and refresh_token by what they are for;
+	// jwt, those that are verified with their issuer's keys, and opaque, those
+	// that it is asked about. Default: none.
+	Refuse []oauth.TokenKind `json:"refuse,omitempty"`
+
+	// Take several tokens, at most 16, separated by spaces, in the parameter
+	// token, as Gluu's and Janssen's servers do. If one of them has to be refused,
+	// none is revoked.
+	SeveralTokens bool `json:"several_tokens,omitempty"`
+
+	// Take the word all in place of a token, as Janssen's server does, from
+	// clients that authenticate: every token that was issued to the client up to
+	// now is revoked, with a cutoff. With token_type_hint access_token it is the
+	// same; every other hint is refused, since no entry could name those tokens
+	// only.
+	AllTokens bool `json:"all_tokens,omitempty"`
+
+	// Take the parameters also as a JSON object, with the content type
+	// application/json, as some servers built on oauthlib do. Its members are
+	// texts, and none is there twice.
+	JSONBody bool `json:"json_body,omitempty"`
+
+	// Answer a request that has the parameter callback, and succeeds, with a
+	// script that calls it (RFC 7009, section 2.3), for clients that expect it. It
+	// is a POST all the same: with GET, as scripts are loaded, the token would be
+	// in the URL. Scripts in browsers want cors_origins instead.
+	JSONP bool `json:"jsonp,omitempty"`
 
 	// What a public client is told when it presents the token of another client:
 	// refuse, the default, is 400 invalid_grant; silent is 200, with nothing
@@ -137,10 +167,15 @@ func (e *Endpoint) Provision(ctx caddy.Context) error {
 	}
 	options := oauth.EndpointOptions{
 		Issuers:         e.Issuers,
-		Tokens:          grantResolver{resolver{e.app}, e.GrantClaim},
+		Tokens:          e.app.resolver(e.GrantClaim),
 		Revoker:         e.app.service,
 		Cascade:         oauth.Cascade(e.Cascade),
 		GrantClaim:      e.GrantClaim,
+		Refuse:          e.Refuse,
+		SeveralTokens:   e.SeveralTokens,
+		AllTokens:       e.AllTokens,
+		JSONBody:        e.JSONBody,
+		JSONP:           e.JSONP,
 		Foreign:         oauth.Foreign(e.ForeignToken),
 		AllowRevokeAny:  e.AllowRevokeAny,
 		Policies:        append(slices.Clip(e.policies), oauth.NamedPolicy{Name: revokingEvent, Policy: eventPolicy{e.app}}),
@@ -184,8 +219,6 @@ func (e *Endpoint) check() error {
 	}
 	switch c := e.GrantClaim; {
 	case c == "":
-	case e.Cascade != "grant":
-		return errors.New("grant_claim has no use without cascade grant")
 	case slices.Contains([]string{
 		revocation.ClaimToken, revocation.ClaimTokenID, revocation.ClaimKeyID, revocation.ClaimClientID, revocation.ClaimSubject,
 	}, c):
@@ -240,64 +273,6 @@ func cameOverTLS(r *http.Request) bool {
 	return len(forwarded) > 0
 }
 
-// resolver lets the endpoint learn whose token it was given. It may wait for
-// keys, and asks neither for this resource's audience nor for a token that has
-// not expired: any token of a trusted issuer can be revoked.
-type resolver struct{ app *App }
-
-// Resolve implements oauth.TokenResolver.
-func (r resolver) Resolve(ctx context.Context, token string) (*revocation.Identity, error) {
-	return r.resolve(ctx, token, nil)
-}
-
-// grantResolver extracts the claim that names a token's grant, too.
-type grantResolver struct {
-	resolver
-	claim string
-}
-
-// Resolve implements oauth.TokenResolver.
-func (r grantResolver) Resolve(ctx context.Context, token string) (*revocation.Identity, error) {
-	if r.claim == "" {
-		return r.resolve(ctx, token, nil)
-	}
-	id, err := r.resolve(ctx, token, []string{r.claim})
-	if errors.Is(err, oauth.ErrTokenInvalid) {
-		// A grant claim that no revocation can name (too long, too many values)
-		// makes the token itself no less alive.
-		return r.resolve(ctx, token, nil)
-	}
-	return id, err
-}
-
-func (r resolver) resolve(ctx context.Context, token string, claims []string) (*revocation.Identity, error) {
-	id, err := r.app.identify(ctx, token, issuer.Request{
-		ClaimNames:     claims,
-		Wait:           true,
-		IgnoreAudience: true,
-		IgnoreExpiry:   true, // the service knows for how long tokens outlive exp
-	})
-	var unknown *issuer.UnknownIssuerError
-	switch {
-	case err == nil:
-		return id, nil
-	case errors.Is(err, issuer.ErrNotJWT):
-		return nil, fmt.Errorf("%w: %w", oauth.ErrTokenUnsupported, err)
-	case errors.As(err, &unknown) && unknown.Configured != "":
-		// Most likely a live token, and an issuer that is misspelled here.
-		return nil, fmt.Errorf("%w: %w", oauth.ErrTokenUnsupported, err)
-	case errors.Is(err, issuer.ErrOtherKind):
-		// A refresh token that is a JWT, for example: it may well be alive.
-		return nil, fmt.Errorf("%w: %w", oauth.ErrTokenUnsupported, err)
-	case errors.Is(err, issuer.ErrExpired):
-		return nil, fmt.Errorf("%w: %w", oauth.ErrTokenExpired, err)
-	case errors.Is(err, issuer.ErrMalformed), errors.Is(err, issuer.ErrInvalid), errors.Is(err, issuer.ErrUnknownIssuer):
-		return nil, fmt.Errorf("%w: %w", oauth.ErrTokenInvalid, err)
-	default:
-		return nil, fmt.Errorf("%w: %w", oauth.ErrResolveUnavailable, err)
-	}
-}
-
 // policyTimeout bounds what a policy may take of the time for a request.
 const policyTimeout = caddy.Duration(oauth.DefaultTimeout - time.Second)
 
@@ -306,5 +281,4 @@ var (
 	_ caddy.Provisioner           = (*Endpoint)(nil)
 	_ caddy.CleanerUpper          = (*Endpoint)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Endpoint)(nil)
-	_ oauth.TokenResolver         = grantResolver{}
 )

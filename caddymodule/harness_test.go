@@ -44,7 +44,7 @@ func newSite(t *testing.T) *site {
 			t.Errorf("stopping: %v", err)
 		}
 		for name, pool := range map[string]*caddy.UsagePool{
-			"replicas": replicas, "ledgers": ledgers, "issuers": issuers, "client keys": clientKeys, "guards": guards,
+			"replicas": replicas, "ledgers": ledgers, "issuers": issuers, "introspectors": introspectors, "upstreams": upstreamStates, "client keys": clientKeys, "guards": guards,
 		} {
 			pool.Range(func(key, _ any) bool {
 				t.Errorf("%s still holds %v after Caddy stopped", name, key)

@@ -17,6 +17,7 @@ const metricsPrefix = "caddy_token_revocation_"
 // collectors are registered again, so that no counter restarts with a reload.
 type metrics struct {
 	checks      *checkCounters
+	monitored   *checkCounters // of routes that only monitor
 	duration    prometheus.Histogram
 	endpoint    *prometheus.CounterVec
 	publish     *prometheus.HistogramVec
@@ -25,59 +26,10 @@ type metrics struct {
 	collectors  []prometheus.Collector
 }
 
-// checkCounters holds the children of one counter, looked up once: a lookup by
-// label allocates.
-type checkCounters struct {
-	vec *prometheus.CounterVec
-
-	allowed, passed, noToken, malformed, unavailable, stale, failedOpen prometheus.Counter
-
-	denied, invalid, expired, unknownIssuer, opaque, overflow prometheus.Counter
-}
-
-func (c *checkCounters) of(r result) prometheus.Counter {
-	switch r {
-	case denied:
-		return c.denied
-	case expired:
-		return c.expired
-	case unknownIssuer:
-		return c.unknownIssuer
-	case opaque:
-		return c.opaque
-	case overflow:
-		return c.overflow
-	default:
-		return c.invalid
-	}
-}
-
-func newCheckCounters() *checkCounters {
-	vec := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: metricsPrefix + "checks_total",
-		Help: "Requests seen by token_denylist, by result.",
-	}, []string{"result"})
-	return &checkCounters{
-		vec:           vec,
-		allowed:       vec.WithLabelValues("allowed"),
-		passed:        vec.WithLabelValues("passed_unchecked"),
-		noToken:       vec.WithLabelValues("no_token"),
-		malformed:     vec.WithLabelValues("malformed"),
-		unavailable:   vec.WithLabelValues("keys_unavailable"),
-		stale:         vec.WithLabelValues("stale"),
-		failedOpen:    vec.WithLabelValues("failed_open"),
-		denied:        vec.WithLabelValues("revoked"),
-		invalid:       vec.WithLabelValues("invalid"),
-		expired:       vec.WithLabelValues("expired"),
-		unknownIssuer: vec.WithLabelValues("unknown_issuer"),
-		opaque:        vec.WithLabelValues("opaque"),
-		overflow:      vec.WithLabelValues("too_many_values"),
-	}
-}
-
 func newMetrics(r *replica) *metrics {
 	m := &metrics{
-		checks: newCheckCounters(),
+		checks:    newCheckCounters("checks_total", "Requests seen by token_denylist, by result."),
+		monitored: newCheckCounters("monitored_checks_total", "Requests seen by token_denylist where it only monitors, by what would have become of them."),
 		endpoint: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: metricsPrefix + "endpoint_requests_total",
 			Help: "Requests to the revocation endpoint, by result.",
@@ -103,7 +55,7 @@ func newMetrics(r *replica) *metrics {
 		}),
 	}
 	m.collectors = []prometheus.Collector{
-		m.checks.vec, m.duration, m.endpoint, m.publish, m.propagation, m.alarms, &stateCollector{replica: r},
+		m.checks.vec, m.monitored.vec, m.duration, m.endpoint, m.publish, m.propagation, m.alarms, &stateCollector{replica: r},
 	}
 	return m
 }

@@ -58,6 +58,7 @@ func (p eventPolicy) Decide(_ context.Context, f *oauth.Facts) (oauth.PolicyDeci
 		"token_id":   f.Token.ID,
 		"subject":    f.Token.Subject,
 		"session_id": f.Token.SessionID,
+		"use":        f.Token.Use,
 		"cascade":    string(f.Cascade),
 	})
 	if err := p.app.ctx.Err(); err != nil {
@@ -111,6 +112,7 @@ var factPlaceholders = map[string]func(*oauth.Facts) any{
 	"client.public":      func(f *oauth.Facts) any { return f.Client.Public },
 	"client.ip":          func(f *oauth.Facts) any { return f.Client.IP },
 
+	"token.use":              func(f *oauth.Facts) any { return f.Token.Use },
 	"token.issuer":           func(f *oauth.Facts) any { return f.Token.Issuer },
 	"token.id":               func(f *oauth.Facts) any { return f.Token.ID },
 	"token.subject":          func(f *oauth.Facts) any { return f.Token.Subject },

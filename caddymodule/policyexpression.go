@@ -33,6 +33,7 @@ func init() {
 // `{http.token_revocation.client.auth_method}` | How it authenticated
 // `{http.token_revocation.client.public}` | Whether it is a public client
 // `{http.token_revocation.client.ip}` | Where the request came from
+// `{http.token_revocation.token.use}` | What the token is for: access, refresh, or unknown
 // `{http.token_revocation.token.issuer}` | The token's issuer
 // `{http.token_revocation.token.id}` | Its jti
 // `{http.token_revocation.token.subject}` | Its sub

@@ -26,6 +26,8 @@ var (
 	ledgers = caddy.NewUsagePool()
 	// issuers by the digest of their config.
 	issuers = caddy.NewUsagePool()
+	// introspectors by the digest of the issuer's config and of how it is asked.
+	introspectors = caddy.NewUsagePool()
 	// clientKeys by the digest of where they are.
 	clientKeys = caddy.NewUsagePool()
 	// guards has one: the counters against guessing, which a reload must not
@@ -126,39 +128,63 @@ func releaseLedger(c *resolvedLedger) error {
 	return err
 }
 
-// pooledIssuer is a trusted issuer with the keys it has loaded, and with what asks
-// it about its tokens, if it is asked at all.
-type pooledIssuer struct {
-	*issuer.Issuer
-	introspector *issuer.Introspector
-}
+// pooledIssuer is a trusted issuer with the keys it has loaded.
+type pooledIssuer struct{ *issuer.Issuer }
 
-// Destruct stops loading keys and asking.
-func (p *pooledIssuer) Destruct() error {
-	if p.introspector != nil {
-		p.introspector.Close()
-	}
+// Destruct stops loading keys.
+func (p pooledIssuer) Destruct() error {
 	p.Stop()
 	return nil
 }
 
 // takeIssuer returns the issuer made for the same config before, with its keys,
 // or a new one.
-func takeIssuer(digest string, build func() (*pooledIssuer, error)) (*pooledIssuer, error) {
+func takeIssuer(digest string, build func() (*issuer.Issuer, error)) (*issuer.Issuer, error) {
 	value, _, err := issuers.LoadOrNew(digest, func() (caddy.Destructor, error) {
 		i, err := build()
 		if err != nil {
 			return nil, err
 		}
-		return i, nil
+		return pooledIssuer{i}, nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return value.(*pooledIssuer), nil
+	return value.(pooledIssuer).Issuer, nil
 }
 
 func releaseIssuer(digest string) error {
 	_, err := issuers.Delete(digest)
+	return err
+}
+
+// pooledIntrospector asks an issuer about its tokens. It is released before its
+// issuer is, so that it never outlives it.
+type pooledIntrospector struct{ *issuer.Introspector }
+
+// Destruct takes back what is being asked and forgets all answers.
+func (p pooledIntrospector) Destruct() error {
+	p.Close()
+	return nil
+}
+
+// takeIntrospector returns what was made for the same issuer and settings before,
+// with the answers it keeps, or a new one.
+func takeIntrospector(digest string, build func() (*issuer.Introspector, error)) (*issuer.Introspector, error) {
+	value, _, err := introspectors.LoadOrNew(digest, func() (caddy.Destructor, error) {
+		n, err := build()
+		if err != nil {
+			return nil, err
+		}
+		return pooledIntrospector{n}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return value.(pooledIntrospector).Introspector, nil
+}
+
+func releaseIntrospector(digest string) error {
+	_, err := introspectors.Delete(digest)
 	return err
 }

@@ -75,23 +75,46 @@ func TestReplayedTokenLeavesNewLoginsAlone(t *testing.T) {
 	}
 }
 
-// Never a false 200: a refresh token that is a JWT lives on.
-func TestRefreshTokenThatIsAJWTIsNotSaidToBeRevoked(t *testing.T) {
+// Never a false 200: a refresh token that is a JWT either lives on, and the client
+// is told so, or takes the access tokens of its grant with it.
+func TestRefreshTokenThatIsAJWT(t *testing.T) {
 	r := newConformanceRig(t)
 	r.start(t, new(conformanceCase))
 	es := r.as.Key("ES256")
 	realm := jose.JSONWebKey{Key: []byte(strings.Repeat("k", 64)), KeyID: "realm", Algorithm: "HS512"}
-	refresh := r.as.Claims(map[string]any{"typ": "Refresh", "azp": "app", "client_id": nil})
-	for name, token := range map[string]string{
-		"with the realm's own key": revocationtest.SignWith(t, realm, map[string]any{"typ": "JWT"}, refresh),
-		"with the same key":        revocationtest.SignWith(t, es, map[string]any{"typ": "JWT"}, refresh),
-		"by its typ":               revocationtest.SignWith(t, es, map[string]any{"typ": "rt+jwt"}, r.as.Claims(nil)),
+	for name, c := range map[string]struct {
+		key     jose.JSONWebKey
+		header  map[string]any
+		claims  map[string]any
+		revoked bool
+	}{
+		"with the realm's own key": {realm, map[string]any{"typ": "JWT"}, map[string]any{"typ": "Refresh"}, false},
+		"with the same key":        {es, map[string]any{"typ": "JWT"}, map[string]any{"typ": "Refresh"}, true},
+		"by its typ":               {es, map[string]any{"typ": "rt+jwt"}, map[string]any{}, true},
 	} {
-		if got := r.revokeAs("/oauth/revoke", "app", "app-secret", token); got.status != http.StatusBadRequest || !strings.Contains(got.body, "unsupported_token_type") {
+		c.claims["sub"], c.claims["sid"] = "user "+name, "session "+name
+		access := r.as.Token(map[string]any{"sub": c.claims["sub"], "sid": c.claims["sid"]})
+		refresh := revocationtest.SignWith(t, c.key, c.header, r.as.Claims(c.claims))
+		if got := r.protected(access); got.status != http.StatusOK {
+			t.Errorf("%s: its access token: status %d", name, got.status)
+		}
+		want := http.StatusBadRequest
+		if c.revoked {
+			want = http.StatusOK
+		}
+		got := r.revokeAs("/oauth/revoke", "app", "app-secret", refresh)
+		if got.status != want || !c.revoked && !strings.Contains(got.body, "unsupported_token_type") {
 			t.Errorf("%s: status %d, %s", name, got.status, got.body)
 		}
-		if got := r.protected(token); got.status != http.StatusUnauthorized {
+		if got := r.protected(refresh); got.status != http.StatusUnauthorized {
 			t.Errorf("%s: it passes: status %d", name, got.status)
+		}
+		want = http.StatusOK
+		if c.revoked {
+			want = http.StatusUnauthorized
+		}
+		if got := r.protected(access); got.status != want {
+			t.Errorf("%s: afterwards, its access token: status %d, not %d", name, got.status, want)
 		}
 	}
 }

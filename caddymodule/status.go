@@ -33,6 +33,8 @@ type statusAnswer struct {
 	Issuers    []issuerStatus `json:"issuers"`
 	// ClientFiles are the clients files in use.
 	ClientFiles []clientFileStatus `json:"client_files,omitempty"`
+	// Intents are there if this edge is in front of an authorization server.
+	Intents *intentsStatus `json:"intents,omitempty"`
 }
 
 type ledgerStatus struct {
@@ -58,8 +60,11 @@ type denylistStatus struct {
 
 type issuerStatus struct {
 	Issuer string `json:"issuer"`
-	// Ready: there are keys to verify its tokens with.
+	// Ready: there are keys to verify its tokens with, or it has none because all
+	// its tokens are opaque.
 	Ready bool `json:"ready"`
+	// Introspection is there if it is asked about its tokens.
+	Introspection *introspectionStatus `json:"introspection,omitempty"`
 }
 
 func (a *App) adminStatus(w http.ResponseWriter, _ *http.Request) error {
@@ -118,9 +123,12 @@ func (a *App) status() statusAnswer {
 		}
 	}
 	for _, i := range a.issuers {
-		answer.Issuers = append(answer.Issuers, issuerStatus{Issuer: i.Name(), Ready: i.Ready()})
+		answer.Issuers = append(answer.Issuers, issuerStatus{
+			Issuer: i.Name(), Ready: i.Ready(), Introspection: a.introspectionStatus(i),
+		})
 	}
 	answer.ClientFiles = a.clientFiles()
+	answer.Intents = upstreamIntents()
 	return answer
 }
 
