@@ -199,7 +199,7 @@ func signAssertion(t *testing.T, key *jose.JSONWebKey, id string) string {
 }
 
 // clientKey makes a key, and a file with the public half as a key set.
-func clientKey(t *testing.T) (key *jose.JSONWebKey, public string) {
+func clientKey(t testing.TB) (key *jose.JSONWebKey, public string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -3,8 +3,6 @@
 package e2e
 
 import (
-	"bufio"
-	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
@@ -18,8 +16,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
 )
 
 // oidcProvider is a running node-oidc-provider: an authorization server that is
@@ -30,12 +31,14 @@ type oidcProvider struct {
 	RedirectURI string   `json:"redirect_uri"`
 	Resources   []string `json:"resources"`
 	secrets     map[string]string
+	key         *jose.JSONWebKey // of providerKeyed
 }
 
 const (
 	providerService = "e2e-service"
 	providerOther   = "e2e-other"
-	providerApp     = "e2e-app" // public
+	providerApp     = "e2e-app"   // public
+	providerKeyed   = "e2e-keyed" // private_key_jwt, and signed answers to introspection
 )
 
 func startOIDCProvider(t testing.TB) *oidcProvider {
@@ -45,55 +48,38 @@ func startOIDCProvider(t testing.TB) *oidcProvider {
 		skipUnlessCI(t, "%v", err)
 	}
 	logs := newLogs(t, "node-oidc-provider")
+	installOIDCProvider(t, dir, logs)
+	p := &oidcProvider{t: t, secrets: map[string]string{}}
+	p.key, _ = clientKey(t)
+	key, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{p.key.Public()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := []map[string]any{{"id": providerKeyed, "jwks": json.RawMessage(key), "signed": true}}
+	for _, id := range []string{providerService, providerOther, asBatch, asEdge} {
+		p.secrets[id] = rand.Text()
+		all = append(all, map[string]any{"id": id, "secret": p.secrets[id], "sid": id == providerService})
+	}
+	clients, err := json.Marshal(append(all, map[string]any{"id": providerApp}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	announced(t, logs, p, dir, []string{"OIDC_CLIENTS=" + string(clients)}, "node", "server.mjs")
+	return p
+}
+
+// installing lets one test at a time install something for all of them.
+var installing sync.Mutex
+
+func installOIDCProvider(t testing.TB, dir string, logs *logs) {
+	t.Helper()
+	installing.Lock()
+	defer installing.Unlock()
 	if _, err := os.Stat(filepath.Join(dir, "node_modules", "oidc-provider")); err != nil {
 		if out, err := output(t, logs, dir, nil, "npm", "ci", "--no-audit", "--no-fund"); err != nil {
 			skipUnlessCI(t, "npm ci: %v\n%s\n%s", err, out, logs)
 		}
 	}
-	p := &oidcProvider{t: t, secrets: map[string]string{providerService: rand.Text(), providerOther: rand.Text()}}
-	clients, err := json.Marshal([]map[string]string{
-		{"id": providerService, "secret": p.secrets[providerService]},
-		{"id": providerOther, "secret": p.secrets[providerOther]},
-		{"id": providerApp},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, "node", "server.mjs")
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "OIDC_CLIENTS="+string(clients))
-	cmd.Stderr = logs
-	stdin, err := cmd.StdinPipe() // its end is the sign to stop
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = stdin.Close()
-		cancel()
-		_ = cmd.Wait() // killed, which is an error
-	})
-	line := make(chan []byte, 1)
-	go func() {
-		first, _ := bufio.NewReader(stdout).ReadBytes('\n')
-		line <- first
-	}()
-	select {
-	case first := <-line:
-		if err := json.Unmarshal(first, p); err != nil {
-			t.Fatalf("node-oidc-provider did not start: %v %q\n%s", err, first, logs)
-		}
-	case <-time.After(startDeadline):
-		t.Fatalf("node-oidc-provider did not start within %s\n%s", startDeadline, logs)
-	}
-	return p
 }
 
 // configure makes an edge of the demo trust p instead of the development issuer,
@@ -112,8 +98,18 @@ func (p *oidcProvider) env() []string {
 	return []string{"E2E_SERVICE=" + hash(providerService), "E2E_OTHER=" + hash(providerOther)}
 }
 
-// token asks the token endpoint and returns the access token.
+// token asks the token endpoint and returns the access token, which is a JWT.
 func (p *oidcProvider) token(form url.Values, client string) string {
+	p.t.Helper()
+	granted := p.grant(form, client)
+	if strings.Count(granted.Access, ".") != 2 {
+		p.t.Fatal("the access token is no JWT")
+	}
+	return granted.Access
+}
+
+// grant asks the token endpoint.
+func (p *oidcProvider) grant(form url.Values, client string) tokens {
 	p.t.Helper()
 	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodPost, p.Issuer+"/token", strings.NewReader(form.Encode()))
 	if err != nil {
@@ -132,13 +128,11 @@ func (p *oidcProvider) token(form url.Values, client string) string {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	var granted struct {
-		AccessToken string `json:"access_token"`
+	var granted tokens
+	if err := json.Unmarshal(body, &granted); err != nil || granted.Access == "" {
+		p.t.Fatalf("the token endpoint's answer has no access token: %s %s", resp.Status, body)
 	}
-	if err := json.Unmarshal(body, &granted); err != nil || strings.Count(granted.AccessToken, ".") != 2 {
-		p.t.Fatalf("the token endpoint's answer has no JWT: %s %s", resp.Status, body)
-	}
-	return granted.AccessToken
+	return granted
 }
 
 // clientToken obtains a token by the client credentials grant.
@@ -149,6 +143,14 @@ func (p *oidcProvider) clientToken(client, resource string) string {
 
 // login is a browser's session at the authorization server.
 func (p *oidcProvider) login(user string) *http.Client {
+	p.t.Helper()
+	browser := p.browser()
+	p.userToken(browser, user)
+	return browser
+}
+
+// browser is one in which nobody has logged in yet.
+func (p *oidcProvider) browser() *http.Client {
 	p.t.Helper()
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -162,18 +164,28 @@ func (p *oidcProvider) login(user string) *http.Client {
 		}
 		return nil
 	}
-	p.userToken(browser, user)
 	return browser
 }
 
-// userToken obtains a token for a user by the authorization code grant with PKCE,
-// as a browser and the app behind RedirectURI would.
+// userToken obtains a JWT for a user at the public client.
 func (p *oidcProvider) userToken(browser *http.Client, user string) string {
+	p.t.Helper()
+	token := p.authorize(browser, providerApp, user, p.Resources[0]).Access
+	if strings.Count(token, ".") != 2 {
+		p.t.Fatal("the access token is no JWT")
+	}
+	return token
+}
+
+// authorize obtains tokens for a user by the authorization code grant with PKCE,
+// as a browser and the client behind RedirectURI would.
+func (p *oidcProvider) authorize(browser *http.Client, client, user, resource string) tokens {
 	p.t.Helper()
 	verifier := rand.Text() + rand.Text()
 	challenge := sha256.Sum256([]byte(verifier))
 	resp, err := browser.Get(p.Issuer + "/auth?" + url.Values{
-		"client_id":             {providerApp},
+		"client_id":             {client},
+		"resource":              {resource},
 		"response_type":         {"code"},
 		"scope":                 {"openid"},
 		"redirect_uri":          {p.RedirectURI},
@@ -210,11 +222,14 @@ func (p *oidcProvider) userToken(browser *http.Client, user string) string {
 	if err != nil || back.Query().Get("code") == "" {
 		p.t.Fatalf("no authorization code: %s %v %v", resp.Status, back, err)
 	}
-	return p.token(url.Values{
+	form := url.Values{
 		"grant_type":    {"authorization_code"},
-		"client_id":     {providerApp},
 		"code":          {back.Query().Get("code")},
 		"redirect_uri":  {p.RedirectURI},
 		"code_verifier": {verifier},
-	}, providerApp)
+	}
+	if _, confidential := p.secrets[client]; !confidential {
+		form.Set("client_id", client)
+	}
+	return p.grant(form, client)
 }

@@ -1,11 +1,15 @@
 // An authorization server for the end-to-end tests: node-oidc-provider with
 // keys made at start, on a free port of the loopback interface. The parent
-// passes the clients as JSON in OIDC_CLIENTS ([{"id", "secret"}], a client
-// without a secret being public) and reads one line of JSON from standard
-// output, which names the issuer.
+// passes the clients as JSON in OIDC_CLIENTS ([{"id", "secret", "jwks", "sid",
+// "signed"}], a client without secret and jwks being public) and reads one line of JSON from standard
+// output, which names the issuer. What the server tells about the tokens of a
+// client with "sid", and what these say themselves, names the user's session. A
+// client with "signed" may have introspection answered by a JWT.
 //
 // Access tokens are JWTs (RFC 9068): whoever asks for the resource
-// "urn:e2e:<alg>" gets one signed by that algorithm, everyone else RS256.
+// "urn:e2e:<alg>" gets one signed by that algorithm, everyone else RS256; and for
+// "urn:e2e:opaque" an opaque one. Refresh tokens are opaque. Confidential clients
+// get one with each code.
 import { generateKeyPairSync } from 'node:crypto';
 import { createServer } from 'node:http';
 
@@ -18,6 +22,7 @@ const algorithms = {
   EdDSA: ['ed25519'],
 };
 const resourceOf = (alg) => `urn:e2e:${alg}`;
+const opaque = resourceOf('opaque');
 const redirectURI = 'http://127.0.0.1/callback';
 
 const keys = Object.entries(algorithms).map(([alg, [type, options]]) => ({
@@ -27,14 +32,19 @@ const keys = Object.entries(algorithms).map(([alg, [type, options]]) => ({
   use: 'sig',
 }));
 
-const clients = JSON.parse(process.env.OIDC_CLIENTS).map(({ id, secret }) => (secret
+const clients = JSON.parse(process.env.OIDC_CLIENTS).map(({ id, secret, jwks, sid, signed }) => (secret || jwks
   ? {
     client_id: id,
-    client_secret: secret,
-    token_endpoint_auth_method: 'client_secret_basic',
-    grant_types: ['client_credentials'],
-    redirect_uris: [],
-    response_types: [],
+    application_type: 'native',
+    ...(jwks
+      ? { jwks, token_endpoint_auth_method: 'private_key_jwt', token_endpoint_auth_signing_alg: 'ES256' }
+      : { client_secret: secret, token_endpoint_auth_method: 'client_secret_basic' }),
+    ...(signed && { introspection_signed_response_alg: 'RS256' }),
+    grant_types: ['client_credentials', 'authorization_code', 'refresh_token'],
+    redirect_uris: [redirectURI],
+    response_types: ['code'],
+    // By this the server keeps the session with the client's tokens.
+    ...(sid && { backchannel_logout_uri: 'http://127.0.0.1/logout', backchannel_logout_session_required: true }),
   }
   : {
     client_id: id,
@@ -56,9 +66,17 @@ server.listen(0, '127.0.0.1', () => {
     findAccount: (ctx, sub) => ({ accountId: sub, claims: () => ({ sub }) }),
     // The session that an authorization code was issued in, as sid, so that
     // it can be revoked.
-    extraTokenClaims: (ctx, token) => (token.sessionUid ? { sid: token.sessionUid } : undefined),
+    extraTokenClaims: (ctx, token) => {
+      const sid = token.sid ?? token.sessionUid;
+      return sid ? { sid } : undefined;
+    },
+    issueRefreshToken: (ctx, client) => client.grantTypeAllowed('refresh_token'),
     features: {
       clientCredentials: { enabled: true },
+      introspection: { enabled: true },
+      jwtIntrospection: { enabled: true },
+      revocation: { enabled: true },
+      backchannelLogout: { enabled: true },
       // Any name and any password log in.
       devInteractions: { enabled: true },
       resourceIndicators: {
@@ -68,9 +86,10 @@ server.listen(0, '127.0.0.1', () => {
         getResourceServerInfo: (ctx, resource) => ({
           audience: resource,
           scope: 'openid',
-          accessTokenFormat: 'jwt',
           accessTokenTTL: 600,
-          jwt: { sign: { alg: resource.slice(resourceOf('').length) } },
+          ...(resource === opaque
+            ? { accessTokenFormat: 'opaque' }
+            : { accessTokenFormat: 'jwt', jwt: { sign: { alg: resource.slice(resourceOf('').length) } } }),
         }),
       },
     },
