@@ -146,7 +146,7 @@ func (s *sockets) open(e *edge, signer *tokenSigner, i int) error {
 		return err
 	}
 	r := bufio.NewReaderSize(c, 1024)
-	response, err := http.ReadResponse(r, nil)
+	response, err := http.ReadResponse(r, nil) //nolint:bodyclose // a 101 has none
 	if err != nil {
 		return err
 	}
