@@ -147,9 +147,12 @@ func beginsToken(s, scheme string) bool {
 	return after == ' ' || after == '\t' || after >= 0x80 // some take a no-break space for one
 }
 
-// maxHeaders is how many beginnings of a JWT are looked at in one field, which
-// bounds what a field that is full of them costs.
-const maxHeaders = 32
+// How many beginnings of a JWT are looked at in one field, and up to what length,
+// which bounds what a field that is full of them costs. Beyond that, it has one.
+const (
+	maxHeaders    = 32
+	maxHeaderText = 8 << 10
+)
 
 // indexJWT returns where in s a JWT begins, -1 if there is none: a JSON object in
 // base64url (RFC 7515, section 7.1) and two dots.
@@ -166,7 +169,7 @@ func indexJWT(s string) int {
 			if !strings.Contains(rest, ".") {
 				return -1
 			}
-			if looked++; looked > maxHeaders || isObject(header) {
+			if looked++; looked > maxHeaders || len(header) > maxHeaderText || isObject(header) {
 				return at
 			}
 		}

@@ -81,6 +81,7 @@ func TestBearerTokenReadsExactlyOneTokenOrRefuses(t *testing.T) {
 		{"a JWT whose header begins with a line break", []string{"JWT ewp9.e30."}, "", "", ErrBadAuthorization},
 		{"a JWT and more", []string{jwt + " x"}, "", "", ErrBadAuthorization},
 		{"more beginnings of a JWT than are looked at", []string{"X " + strings.Repeat("ey", 100) + ".x.y"}, "", "", ErrBadAuthorization},
+		{"a JWT that is too long to be looked at", []string{"X ey" + strings.Repeat("a", 9000) + ".x.y"}, "", "", ErrBadAuthorization},
 		{"no-break space after another scheme", []string{"Token Bearer\xa0" + at}, "", "", ErrBadAuthorization},
 		{"begins with a comma", []string{", Bearer " + at}, "", "", ErrBadAuthorization},
 	}

@@ -27,8 +27,8 @@ var (
 // may read as a form and we would not is refused: several parts, another
 // character set, a compressed body.
 func (p *Places) readForm(r *http.Request, found *Presented) error {
-	if r.Body == nil || r.Body == http.NoBody || r.Method == http.MethodConnect {
-		return nil
+	if r.Body == nil || r.Body == http.NoBody || r.Method == http.MethodConnect && r.ProtoMajor > 1 {
+		return nil // or a tunnel; under HTTP/1.1, what CONNECT brings along is handed on as a body
 	}
 	form, err := isForm(r)
 	if !form || err != nil {
