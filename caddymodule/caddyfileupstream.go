@@ -7,7 +7,7 @@ import (
 // UnmarshalCaddyfile parses the handler. Syntax:
 //
 //	token_revocation [<matcher>] upstream {
-//		issuer       <issuer...>
+//		issuer       <issuer>
 //		cascade      token|grant
 //		grant_claim  <name>
 //		confirm      introspect
@@ -47,7 +47,10 @@ func namesUpstream(d *caddyfile.Dispenser) bool {
 func (u *Upstream) unmarshalOption(d *caddyfile.Dispenser) error {
 	switch d.Val() {
 	case "issuer":
-		return listOption(d, &u.Issuers)
+		if d.CountRemainingArgs() > 1 {
+			return d.Err("issuer: name one; clients belong to one issuer, so each one needs a token_revocation upstream on a path of its own")
+		}
+		return stringOption(d, &u.Issuer)
 	case "cascade":
 		return choiceOption(d, &u.Cascade, "token", "grant")
 	case "grant_claim":

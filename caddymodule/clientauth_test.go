@@ -199,7 +199,7 @@ func TestClientCertificatesOfCaddy(t *testing.T) {
 	s := newSite(t)
 	c := newCertificates(t)
 	digest := sha256.Sum256(c.selfSigned.Leaf.Raw)
-	verified, asked := freePort(t), freePort(t)
+	verified, asked := revocationtest.FreePort(t), revocationtest.FreePort(t)
 	config := fmt.Sprintf(`{
 	admin 127.0.0.1:%d
 	persist_config off

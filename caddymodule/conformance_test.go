@@ -34,6 +34,7 @@ var casesOfTheirOwn = map[string]func(*conformanceRig, *testing.T){
 	"EDGE-01": (*conformanceRig).protectedRoute,
 	"EDGE-04": (*conformanceRig).revokedTwice,
 	"EDGE-05": (*conformanceRig).revokedTwice,
+	"EDGE-08": (*conformanceRig).refreshWithRevoked,
 	"RESP-09": (*conformanceRig).auditRecord,
 	"HOOK-06": (*conformanceRig).hookAddsHeader,
 }
@@ -99,6 +100,7 @@ func newConformanceRig(t *testing.T) *conformanceRig {
 	r.signer = revocationtest.NewKey(t, "ES256", "signer-1")
 	r.rsa = revocationtest.NewKey(t, "RS256", "signer-rsa")
 	r.opaque = revocationtest.NewOpaqueServer(t, "edge-secret")
+	r.opaque.LimitByHint() // which is what makes a wrong hint one
 	r.mac = jose.JSONWebKey{Key: []byte(macSecret), Algorithm: "HS256"}
 	for name, value := range map[string]string{
 		"APP": "app-secret", "OLD_APP": "old-app-secret", "OTHER": "other-secret", "ADMIN": "admin-secret", "EDGE": "edge-secret",

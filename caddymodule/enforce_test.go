@@ -366,7 +366,8 @@ func TestOpaqueTokens(t *testing.T) {
 func TestEdgeThatNeverSyncedAnswers503(t *testing.T) {
 	s := newSite(t)
 	options := strings.Replace(demo, "embedded", "nats nats://127.0.0.1:1", 1)
-	if err := s.load(options, "token_denylist"); err != nil {
+	const message = "handle_errors {\nrespond \"{http.error.message}\"\n}"
+	if err := s.load(options, "token_denylist\n"+message); err != nil {
 		t.Fatal(err)
 	}
 	s.eventually("the signing keys", func() bool { return currentApp().development.Ready() })
@@ -374,6 +375,9 @@ func TestEdgeThatNeverSyncedAnswers503(t *testing.T) {
 	got := s.wantStatus(token, http.StatusServiceUnavailable, "never synced")
 	if got.header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
+	}
+	if got.body != "the token can't be checked at the moment" {
+		t.Errorf("strangers are told %q", got.body)
 	}
 	if got := s.revoke(url.Values{"token": {token}, "client_id": {"demo-app"}}); got.status != http.StatusServiceUnavailable {
 		t.Errorf("revocation without a ledger: %d, want 503", got.status)

@@ -263,11 +263,43 @@ func TestRevokedTokensMatch(t *testing.T) {
 		}
 	}
 	unreachable := strings.Replace(options, "embedded", "nats nats://127.0.0.1:1\nstream OTHER", 1)
-	directives := "@revoked token_revoked\nrespond @revoked 403"
+	directives := "@revoked token_revoked\nrespond @revoked 403\nhandle_errors {\nrespond \"{http.error.message}\"\n}"
 	if err := s.load(unreachable, directives); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.do("GET", s.url("/"), bearer(other), ""); got.status != http.StatusServiceUnavailable {
 		t.Errorf("never synced: %d", got.status)
+	} else if got.body != "the token can't be checked at the moment" {
+		t.Errorf("strangers are told %q", got.body)
 	}
+}
+
+// With introspect, the matcher and the handler agree about opaque tokens.
+func TestRevokedOpaqueTokensMatch(t *testing.T) {
+	s := newSite(t)
+	as := revocationtest.NewOpaqueServer(t, edgeSecret)
+	s.mustLoad(opaqueOptions(t, as), "@hash token_revoked {\nopaque_issuer "+as.URL+"\n}\nhandle /hash {\nrespond @hash revoked\n}\n"+
+		"@open token_revoked {\nintrospect fail_open\n}\nhandle /open {\nrespond @open revoked\n}\n"+
+		"@asked token_revoked {\nintrospect 1m\n}\nhandle /asked {\nrespond @asked revoked\n}")
+	alice, bob := as.Issue(nil), as.Issue(map[string]any{"sub": "bob"})
+	if got, _ := s.adminPost("revocations", revocationRequest{Issuer: as.URL, Claims: map[string]string{"sub": "alice"}, Mode: "block"}); got.status != 200 {
+		t.Fatal(got)
+	}
+	want := func(path, token string, status int, body string) {
+		t.Helper()
+		if got := s.do("GET", s.url(path), bearer(token), ""); got.status != status || got.body != body {
+			t.Errorf("%s: %d %q, want %d %q", path, got.status, got.body, status, body)
+		}
+	}
+	const reached = "upstream reached"
+	want("/hash", alice, 200, reached) // nothing is known of it
+	want("/asked", alice, 200, "revoked")
+	want("/open", alice, 200, "revoked")
+	want("/asked", bob, 200, reached)
+	want("/asked", "nobody-knows-it", 200, reached)
+	as.Fail(http.StatusInternalServerError)
+	unseen := as.Issue(nil)
+	want("/asked", unseen, 503, "")
+	want("/open", unseen, 200, reached)
+	want("/asked", bob, 200, reached) // kept
 }

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -18,6 +19,33 @@ import (
 // withAudience adds an audience to what [opaqueOptions] trusts.
 func withAudience(options string) string {
 	return strings.Replace(options, "\t\topaque\n", "\t\topaque\n\t\taudience orders\n", 1)
+}
+
+// Only its issuer knows how old an opaque token is.
+func TestACutoffOfTheWholeIssuerSparesNewerOpaqueTokens(t *testing.T) {
+	for _, option := range []string{"", "fail_open"} {
+		s := newSite(t)
+		as := revocationtest.NewOpaqueServer(t, edgeSecret)
+		s.mustLoad(opaqueOptions(t, as), "handle {\ntoken_denylist {\nintrospect 10s "+option+"\n}\nrespond ok\n}")
+		now := time.Now()
+		if got, _ := s.adminPost("revocations", revocationRequest{
+			Issuer: as.URL, WholeIssuer: true, Mode: "issued_before", Cutoff: now.Add(-time.Hour).Unix(),
+		}); got.status != http.StatusOK {
+			t.Fatal(got)
+		}
+		older, newer := as.Issue(map[string]any{"iat": now.Add(-2 * time.Hour).Unix()}), as.Issue(map[string]any{"iat": now.Unix()})
+		if got := s.get(newer); got.status != http.StatusOK {
+			t.Errorf("newer: %d", got.status)
+		}
+		if got := s.get(older); got.status != http.StatusUnauthorized {
+			t.Errorf("older: %d", got.status)
+		}
+		unseen := as.Issue(map[string]any{"iat": now.Unix()})
+		as.Close()
+		if got := s.get(unseen); got.status == http.StatusOK {
+			t.Errorf("of unknown age: %d", got.status)
+		}
+	}
 }
 
 // Opaque tokens are asked about on routes that say so, and revocations of their
@@ -106,7 +134,7 @@ func TestAuthorizationServerThatCanNotBeAsked(t *testing.T) {
 	d := &Denylist{Introspect: &IntrospectTokens{FailOpen: true}}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	if v := d.unasked(gone, nil, issuer.ErrIntrospectionUnavailable); v.result != unaskable {
+	if v := d.unasked(gone, token, nil, errors.Join(issuer.ErrIntrospectionUnavailable, issuer.ErrUnreachable)); v.result != unaskable {
 		t.Errorf("a request that was taken back: %s", v.result)
 	}
 	hash, err := issuer.OpaqueTokenHash(token)
@@ -149,6 +177,11 @@ func TestJWTsThatOnlyTheirIssuerUnderstandsAreAskedAbout(t *testing.T) {
 	other := revocationtest.SignWith(t, key, map[string]any{"typ": "at+jwt"}, claims)
 	if s.get(other); as.Asked(other) != 1 {
 		t.Errorf("a JWT with another algorithm: asked %d times", as.Asked(other))
+	}
+	claims["iss"] = "https://old.example"
+	alias := revocationtest.SignWith(t, key, map[string]any{"typ": "at+jwt"}, claims)
+	if s.get(alias); as.Asked(alias) != 1 {
+		t.Errorf("a JWT under the issuer's alias: asked %d times", as.Asked(alias))
 	}
 	claims["iss"] = "https://nobody.example"
 	foreign := revocationtest.SignWith(t, key, map[string]any{"typ": "at+jwt"}, claims)

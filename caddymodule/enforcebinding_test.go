@@ -19,7 +19,7 @@ func TestCertificateBoundTokensNeedTheirCertificate(t *testing.T) {
 	s := newSite(t)
 	as := revocationtest.NewAuthServer(t)
 	c := newCertificates(t)
-	secure := freePort(t)
+	secure := revocationtest.FreePort(t)
 	site := func(address, tlsBlock string) string {
 		return address + " {\nbind 127.0.0.1\n" + tlsBlock + "\nhandle /off {\ntoken_denylist {\nverify off\n}\nrespond \"upstream reached\"\n}\n" +
 			"handle {\ntoken_denylist\nrespond \"upstream reached\"\n}\n}\n"
@@ -96,6 +96,8 @@ func TestDPoPTokensAreNotDowngraded(t *testing.T) {
 		"with a proof":      {http.Header{"Authorization": {"DPoP " + bound}, "Dpop": {"eyJ.eyJ.c2ln"}}, 200},
 		"as Bearer":         {http.Header{"Authorization": {"Bearer " + bound}, "Dpop": {"eyJ.eyJ.c2ln"}}, 401},
 		"without a proof":   {http.Header{"Authorization": {"DPoP " + bound}}, 401},
+		"with an empty one": {http.Header{"Authorization": {"DPoP " + bound}, "Dpop": {""}}, 401},
+		"one that vanishes": {http.Header{"Authorization": {"DPoP " + bound}, "Dpop": {"eyJ.eyJ.c2ln"}, "Connection": {"dpop"}}, 400},
 		"with two proofs":   {http.Header{"Authorization": {"DPoP " + bound}, "Dpop": {"a", "b"}}, 400},
 		"in another place":  {http.Header{"Cookie": {"session=" + bound}}, 401},
 		"an unbound Bearer": {bearer(as.Token(nil)), 200},
@@ -108,5 +110,21 @@ func TestDPoPTokensAreNotDowngraded(t *testing.T) {
 	}
 	if got := s.do("GET", s.url("/off"), bearer(bound), ""); got.status != 200 {
 		t.Errorf("left to the upstream: %d", got.status)
+	}
+}
+
+// With verify off, the upstream checks what a token is bound to. Of an introspected
+// one, it can't know.
+func TestBindingOfIntrospectedTokensIsChecked(t *testing.T) {
+	s := newSite(t)
+	as := revocationtest.NewOpaqueServer(t, edgeSecret)
+	s.mustLoad(opaqueOptions(t, as), "handle {\ntoken_denylist {\nverify off\nintrospect\n}\nrespond \"{http.token_denylist.decision} {http.token_denylist.sub}\"\n}")
+	if got := s.get(as.Issue(nil)); got.status != 200 || got.body != "allowed alice" {
+		t.Errorf("an unbound one: %d %q", got.status, got.body)
+	}
+	for _, method := range []string{"jkt", "x5t#S256"} {
+		bound := as.Issue(map[string]any{"cnf": map[string]any{method: "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}})
+		s.wantStatus(bound, 401, method)
+		s.wantStatus(bound, 401, method+", again")
 	}
 }

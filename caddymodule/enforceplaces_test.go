@@ -138,7 +138,7 @@ func TestTokensAreEnforcedInEveryPlace(t *testing.T) {
 			if place == "form" && (a.Body != "a=1&access_token="+good || a.Length != int64(len(a.Body))) {
 				t.Errorf("form arrived as %q of %d bytes", a.Body, a.Length)
 			}
-			if private := got.header.Get("Cache-Control") == "private"; private != (place == "query") {
+			if private := got.header.Get("Cache-Control") == "private"; private != (place != "Authorization") {
 				t.Errorf("Cache-Control %q", got.header.Get("Cache-Control"))
 			}
 			if got, _ = s.send(s.tokenIn(place, revoked)); got.status != http.StatusUnauthorized || !strings.Contains(got.header.Get("WWW-Authenticate"), "invalid_token") {
@@ -348,12 +348,67 @@ func TestMonitorForwardsEverythingUnchanged(t *testing.T) {
 	}
 }
 
+// The request of a placeholder need not be the one that a handler gets: one that is
+// in front may have made another.
+func TestStrippedQueryIsGoneBehindAnotherHandler(t *testing.T) {
+	s := newSite(t)
+	s.mustLoad(demo, "route {\ntoken_denylist {\ninspect query\ncut_streams\n}\ntoken_denylist {\nstrip query\n}\nrespond {http.request.orig_uri}\n}")
+	if got := s.do("GET", s.url("/?a=1&access_token="+aliceToken(s)), nil, ""); got.status != 200 || got.body != "/?a=1" {
+		t.Errorf("%d %q", got.status, got.body)
+	}
+}
+
+// Under HTTP/1.1, CONNECT may bring a body along, which the upstream gets.
+func TestFormsOfConnectAreRead(t *testing.T) {
+	s := newSite(t)
+	up := newEcho(t)
+	s.mustLoad(demo, up.behind("inspect form"))
+	const body = "access_token=stowaway"
+	for _, target := range []string{"/x", fmt.Sprintf("127.0.0.1:%d", s.port)} {
+		request := fmt.Sprintf("CONNECT %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", target, s.port, urlencoded, len(body), body)
+		if got := s.raw(request); got != 401 {
+			t.Errorf("%s: %d", target, got)
+		}
+	}
+}
+
+// A token outside of the Authorization field keeps answers out of shared caches as
+// that field does (RFC 9111, section 3.5), and one in the URL in any case.
+func TestAnswersToTokensAreKeptOutOfSharedCaches(t *testing.T) {
+	s := newSite(t)
+	s.mustLoad(demo, "handle {\ntoken_denylist {\ninspect cookie session\ninspect query\nstrip header X-Old\n}\n"+
+		"header /public Cache-Control \"public, max-age=60\"\nheader /age Cache-Control max-age=60\nheader /none Cache-Control no-store\nrespond ok\n}")
+	token := aliceToken(s)
+	for name, c := range map[string]struct {
+		path   string
+		header http.Header
+		want   string
+	}{
+		"a cookie":                    {"/", http.Header{"Cookie": {"session=" + token}}, "private"},
+		"and a time":                  {"/age", http.Header{"Cookie": {"session=" + token}}, "max-age=60, private"},
+		"public by choice":            {"/public", http.Header{"Cookie": {"session=" + token}}, "public, max-age=60"},
+		"not stored":                  {"/none", http.Header{"Cookie": {"session=" + token}}, "no-store"},
+		"another scheme beside it":    {"/", http.Header{"Cookie": {"session=" + token}, "Authorization": {"Basic eA=="}}, ""},
+		"a query":                     {"/public?access_token=" + token, nil, "private"},
+		"Authorization":               {"/", bearer(token), ""},
+		"no token":                    {"/age", nil, "max-age=60"},
+		"a token that was cut before": {"/", http.Header{"X-Old": {token}}, ""},
+	} {
+		got := s.do("GET", s.url(c.path), c.header, "")
+		if said := strings.Join(got.header["Cache-Control"], ", "); got.status != 200 || said != c.want {
+			t.Errorf("%s: %d, Cache-Control %q, want %q", name, got.status, said, c.want)
+		}
+	}
+}
+
 // FastCGI and others take the query from the request as it came.
 func TestStrippedQueryIsGoneFromTheOriginalRequest(t *testing.T) {
 	s := newSite(t)
-	s.mustLoad(demo, "handle {\ntoken_denylist {\nstrip query\n}\nrespond \"{http.request.orig_uri.query} {http.request.uri}\"\n}")
+	s.mustLoad(demo, "handle {\ntoken_denylist {\nstrip query\n}\n"+
+		"templates {\nmime text/plain\n}\nheader Content-Type text/plain\n"+
+		"respond \"{http.request.orig_uri.query} {http.request.uri} {http.request.orig_uri} {{.OriginalReq.RequestURI}}\"\n}")
 	got := s.do("GET", s.url("/?access_token="+url.QueryEscape("geheim")+"&a=1"), nil, "")
-	if got.status != 200 || got.body != "a=1 /?a=1" {
+	if got.status != 200 || got.body != "a=1 /?a=1 /?a=1 /?a=1" {
 		t.Errorf("%d %q", got.status, got.body)
 	}
 }

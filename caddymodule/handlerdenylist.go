@@ -28,7 +28,9 @@ func init() {
 // call, unless opaque tokens are introspected: tokens are checked against what
 // this edge holds in memory.
 //
-// A request without a token passes, unless require_token is set. A revoked,
+// A request without a token passes, unless require_token is set. So does one whose
+// Authorization field has another scheme and no JWT; but a token without a scheme is
+// a token. What passes loses an offer to upgrade to h2c. A revoked,
 // invalid or foreign token is answered with 401 and a challenge (RFC 6750,
 // section 3); a request that does not carry exactly one token in a place where
 // one may be, with 400; an edge that does not know whether its denylist is
@@ -127,8 +129,10 @@ type IntrospectTokens struct {
 	// revocation that names the token ends it at once in any case.
 	TTL caddy.Duration `json:"ttl,omitempty"`
 
-	// Let tokens pass that the authorization server can't be asked about, unless
-	// they are revoked by their hash. The default refuses with 503.
+	// Let tokens pass while the authorization server can't be asked: it does not
+	// answer, or with 5xx, or too many questions have failed. Refused are still
+	// those that are revoked by their hash, and by what it said of them before, as
+	// far as this edge remembers it. The default refuses all with 503.
 	FailOpen bool `json:"fail_open,omitempty"`
 }
 
@@ -175,6 +179,9 @@ func (d *Denylist) provisionOpaque() error {
 	if d.Introspect != nil {
 		if err := d.provisionIntrospection(); err != nil {
 			return err
+		}
+		if d.Introspect.FailOpen {
+			d.app.replica.last.wanted.Store(true)
 		}
 	}
 	if d.OpaqueIssuer == "" {
@@ -264,8 +271,9 @@ func (d *Denylist) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	if d.places.Strips() {
 		d.strip(r)
 	}
-	if v.presented.Place == oauth.PlaceQuery && v.presented.Token != "" {
-		w = &privateWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
+	dropH2C(r.Header)
+	if inURL := v.presented.Place == oauth.PlaceQuery; v.presented.Token != "" && (inURL || len(r.Header["Authorization"]) == 0) {
+		w = &privateWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, inURL: inURL}
 	}
 	return d.serve(w, r, next, v)
 }
@@ -284,7 +292,7 @@ func (d *Denylist) judgeRequest(r *http.Request) verdict {
 	}
 	v := d.judgeSampled(r, presented.Token)
 	v.presented = presented
-	if v.result == allowed && d.Verify != "off" {
+	if v.result == allowed && (d.Verify != "off" || v.asked) {
 		if err := checkBinding(r, &v); err != nil {
 			v.result, v.err = unbound, err
 		}

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"errors"
+	"io"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -30,7 +31,7 @@ func (d *Denylist) refuse(w http.ResponseWriter, r *http.Request, v verdict) err
 	switch v.result {
 	case unverifiable, unaskable, stale:
 		h.Set("Retry-After", retryAfter)
-		return caddyhttp.Error(http.StatusServiceUnavailable, v.err)
+		return caddyhttp.Error(http.StatusServiceUnavailable, &refusal{v.result, v.err})
 	case missing:
 		// no error code: the client may simply not know yet that it needs a
 		// token (RFC 6750, section 3.1)
@@ -64,7 +65,7 @@ func (d *Denylist) challenge(h http.Header, c oauth.Challenge) {
 }
 
 // refusal is the error of a token that is refused. What handle_errors may show of
-// it says no more than the challenge does.
+// it says no more than the challenge does: no address of a server, no entry, no key.
 type refusal struct {
 	result result
 	cause  error
@@ -179,23 +180,45 @@ func (l *logLimit) allow(now time.Time) (ok bool, omitted int64) {
 	return true, l.omitted.Swap(0)
 }
 
-// privateWriter keeps the answer to a request whose token was in the query out of
-// shared caches, which have the whole URL for a key (RFC 6750, section 2.3).
+// privateWriter keeps answers out of shared caches: to requests whose token was in
+// the query, since such caches have the whole URL for a key (RFC 6750, section
+// 2.3); and to those whose token was anywhere but in the Authorization field, as
+// that field by itself would (RFC 9111, section 3.5).
 type privateWriter struct {
 	*caddyhttp.ResponseWriterWrapper
+	inURL bool
 	wrote bool
 }
 
 func (w *privateWriter) WriteHeader(status int) {
 	if status >= http.StatusOK && !w.wrote {
 		w.wrote = true
-		h := w.Header()
-		said := strings.ToLower(strings.Join(h["Cache-Control"], ","))
-		if !strings.Contains(said, "private") && !strings.Contains(said, "no-store") {
-			h.Set("Cache-Control", "private")
-		}
+		w.keepPrivate()
 	}
 	w.ResponseWriterWrapper.WriteHeader(status)
+}
+
+func (w *privateWriter) keepPrivate() {
+	h := w.Header()
+	said := strings.ToLower(strings.Join(h["Cache-Control"], ","))
+	says := func(directive string) bool { return strings.Contains(said, directive) }
+	switch {
+	case says("private"), says("no-store"):
+	case w.inURL:
+		h.Set("Cache-Control", "private")
+	case says("public"), says("s-maxage"), says("must-revalidate"):
+		// The upstream wants it shared, and would get it so with the field as well.
+	default:
+		h.Add("Cache-Control", "private")
+	}
+}
+
+// ReadFrom is not left to the wrapper, which would write the header without us.
+func (w *privateWriter) ReadFrom(r io.Reader) (int64, error) {
+	if !w.wrote {
+		w.WriteHeader(http.StatusOK)
+	}
+	return w.ResponseWriterWrapper.ReadFrom(r)
 }
 
 func (w *privateWriter) Write(b []byte) (int, error) {

@@ -47,7 +47,8 @@ func (d *Denylist) isForIssuer(token string, err error) bool {
 		return false
 	}
 	iss, _ := jwt.Text("iss")
-	return d.app.issuer(iss) == d.opaque && !slices.Contains(d.opaque.Config().Algorithms, jwt.Algorithm())
+	i, known := d.app.trusted.Issuer(iss) // or an alias
+	return known && i == d.opaque && !slices.Contains(d.opaque.Config().Algorithms, jwt.Algorithm())
 }
 
 // ask judges a token by what the authorization server says of it. A token that is
@@ -55,28 +56,39 @@ func (d *Denylist) isForIssuer(token string, err error) bool {
 func (d *Denylist) ask(ctx context.Context, token string) verdict {
 	list := d.app.replica.denylist
 	v := verdict{asked: true}
-	self, err := d.selfIdentity(ctx, token)
-	if err != nil {
-		v.result, v.err = invalid, err
-		return v
-	}
-	if v := decide(list.Check(self), self); v.result != allowed {
-		v.asked = true
-		return v
-	}
 	for range 3 {
 		names, epoch := list.ClaimNames()
+		self, err := d.selfIdentity(ctx, token, names)
+		if err != nil {
+			v.result, v.err = invalid, err
+			return v
+		}
+		known := list.Check(self)
+		before := decide(known, self)
+		before.asked = true
+		// How old an opaque token is, only its issuer knows: a cutoff of the whole
+		// issuer does not name newer ones.
+		if before.result != allowed && (known.Mode == revocation.Block || len(self.Claims) > 1) {
+			return before
+		}
 		answer, err := d.asked.Introspect(ctx, token, issuer.IntrospectionRequest{
-			ClaimNames: names, Hint: "access_token", MaxAge: time.Duration(d.Introspect.TTL),
+			ClaimNames: names, Hint: "access_token", MaxAge: time.Duration(d.Introspect.TTL), Source: clientIPOf(ctx),
 		})
 		if err != nil {
-			return d.unasked(ctx, self, err)
+			if v := d.unasked(ctx, token, self, err); !v.result.passes() || before.result == allowed {
+				return v
+			}
+			return before
 		}
 		if _, now := list.ClaimNames(); now != epoch {
 			continue // the answer is kept: this costs no other question
 		}
+		d.app.replica.last.keep(d.opaque.Name(), token, answer.Response)
 		v := decide(list.Check(answer.Identity), answer.Identity)
 		v.asked, v.answer, v.epoch = true, answer.Response, epoch
+		if len(self.Claims) > 1 { // the answer's identity has the hash as well
+			v.self = self
+		}
 		return v
 	}
 	v.result, v.err = unaskable, errKeepChanging
@@ -85,8 +97,7 @@ func (d *Denylist) ask(ctx context.Context, token string) verdict {
 
 // selfIdentity is what can be said of a token without asking: the hash that a
 // {token} criteria names, and what a JWT says of itself.
-func (d *Denylist) selfIdentity(ctx context.Context, token string) (*revocation.Identity, error) {
-	names, _ := d.app.replica.denylist.ClaimNames()
+func (d *Denylist) selfIdentity(ctx context.Context, token string, names []string) (*revocation.Identity, error) {
 	id, err := d.app.identify(ctx, token, issuer.Request{ClaimNames: names, SkipVerify: true})
 	if errors.Is(err, issuer.ErrNotJWT) {
 		return d.opaqueIdentity(token)
@@ -96,16 +107,21 @@ func (d *Denylist) selfIdentity(ctx context.Context, token string) (*revocation.
 
 // unasked decides about a token that the authorization server said nothing good
 // of, or nothing at all.
-func (d *Denylist) unasked(ctx context.Context, self *revocation.Identity, err error) verdict {
+func (d *Denylist) unasked(ctx context.Context, token string, self *revocation.Identity, err error) verdict {
 	v := verdict{asked: true, err: err, result: invalid}
 	switch {
 	case errors.Is(err, issuer.ErrInactive):
 		v.result = inactive
+		d.app.replica.last.end(d.opaque.Name(), token)
 	case errors.Is(err, issuer.ErrIntrospectionUnavailable):
 		v.result = unaskable
-		// Nobody waits for the answer to a request that was taken back: it must
-		// not be a way past the question.
-		if d.Introspect.FailOpen && ctx.Err() == nil {
+		// What the token itself may bring about, or whoever presents it, must not be
+		// a way past the question. Nor must a request that was taken back: nobody
+		// waits for its answer.
+		if d.Introspect.FailOpen && errors.Is(err, issuer.ErrUnreachable) && ctx.Err() == nil {
+			if v, refused := d.lastRefused(token); refused {
+				return v
+			}
 			v.result, v.identity = passedUnasked, self
 		}
 	}

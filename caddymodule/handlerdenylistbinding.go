@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"net/http"
+	"strings"
 
 	"github.com/edge-revocation/caddy-token-revocation/revocation/oauth"
 )
@@ -33,8 +34,13 @@ func checkBinding(r *http.Request, v *verdict) error {
 			return errOtherCertificate
 		}
 	}
-	if id.ProofKey != "" && (v.presented.Scheme != oauth.SchemeDPoP || len(r.Header["Dpop"]) != 1) {
+	if id.ProofKey != "" && (v.presented.Scheme != oauth.SchemeDPoP || !hasProof(r.Header["Dpop"])) {
 		return errDowngraded
 	}
 	return nil
+}
+
+// hasProof tells whether there is something for the upstream to check.
+func hasProof(fields []string) bool {
+	return len(fields) == 1 && strings.Trim(fields[0], " \t") != ""
 }

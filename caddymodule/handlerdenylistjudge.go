@@ -65,6 +65,8 @@ func (r result) description() string {
 		return "the token has expired"
 	case unbound:
 		return "the token is bound to a key that this request does not prove to have"
+	case unverifiable, unaskable, stale:
+		return "the token can't be checked at the moment"
 	default:
 		return "the token is not valid here"
 	}
@@ -79,6 +81,9 @@ type verdict struct {
 	// identity is what the denylist was asked about; nil if nothing was known of
 	// the token.
 	identity *revocation.Identity
+	// self is what a token says of itself whose issuer was asked about it: the
+	// denylist was asked about that, too. It is nil if that says no more.
+	self *revocation.Identity
 	// epoch is that of the claims that identity has.
 	epoch uint64
 	// changes is how often the denylist had changed before it was asked.

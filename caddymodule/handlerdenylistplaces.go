@@ -1,9 +1,11 @@
 package caddymodule
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/edge-revocation/caddy-token-revocation/revocation/oauth"
@@ -79,7 +81,15 @@ func (d *Denylist) strip(r *http.Request) {
 	}
 	r.RequestURI = r.URL.RequestURI()
 	original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
-	if ok && original.URL != nil && original.URL != r.URL {
-		d.places.Strip(&http.Request{URL: original.URL, Header: http.Header{}})
+	if !ok || original.URL == nil || original.URL == r.URL {
+		return
+	}
+	d.places.Strip(&http.Request{URL: original.URL, Header: http.Header{}})
+	// This one is a value, and the placeholder reads it from a request that need
+	// not be r.
+	original.RequestURI = original.URL.RequestURI()
+	*r = *r.WithContext(context.WithValue(r.Context(), caddyhttp.OriginalRequestCtxKey, original))
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Set("http.request.orig_uri", original.RequestURI)
 	}
 }

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -246,8 +247,11 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp
 
 // clientIP is the address that Caddy's trusted_proxies setting makes of the
 // connection's and the forwarded headers.
-func clientIP(r *http.Request) netip.Addr {
-	text, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+func clientIP(r *http.Request) netip.Addr { return clientIPOf(r.Context()) }
+
+// clientIPOf is the same for whoever has the request's context only.
+func clientIPOf(ctx context.Context) netip.Addr {
+	text, _ := caddyhttp.GetVar(ctx, caddyhttp.ClientIPVarKey).(string)
 	addr, _ := netip.ParseAddr(text)
 	return addr
 }

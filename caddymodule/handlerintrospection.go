@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -65,7 +66,9 @@ type Introspection struct {
 	// What happens to requests over plain HTTP: refuse, the default, answers 403
 	// to all but those from this machine, since secrets and tokens are in them
 	// (RFC 7662, section 4); allow serves them all. A request that a trusted
-	// proxy received over HTTPS, and says so in X-Forwarded-Proto, is none.
+	// proxy received over HTTPS, and says so in X-Forwarded-Proto, is none. One
+	// with Forwarded, Via, X-Real-IP or an X-Forwarded field is not from this
+	// machine, even if the proxy is.
 	PlainHTTP string `json:"plain_http,omitempty"`
 
 	// What happens while this edge is stale or incomplete. Default: the app's
@@ -178,13 +181,27 @@ func (n *Introspection) current() error {
 }
 
 // cameProtected tells whether nobody could read a request on its way here: it
-// came over TLS, or never left this machine.
+// came over TLS, or never left this machine. What a proxy on this machine has
+// passed on came from elsewhere, and how, only a trusted one can say.
 func cameProtected(r *http.Request) bool {
 	if cameOverTLS(r) {
 		return true
 	}
+	if wasForwarded(r.Header) {
+		return false
+	}
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	return err == nil && peer.Addr().Unmap().IsLoopback()
+}
+
+// wasForwarded tells whether a proxy has left its mark on a request.
+func wasForwarded(h http.Header) bool {
+	for name := range h {
+		if name == "Forwarded" || name == "Via" || name == "X-Real-Ip" || strings.HasPrefix(name, "X-Forwarded-") {
+			return true
+		}
+	}
+	return false
 }
 
 // observe is told of every request once it was answered.

@@ -437,6 +437,44 @@ func TestIntrospectionRefusesPlainHTTPFromElsewhere(t *testing.T) {
 	}
 }
 
+// A proxy on the same machine is no reason to believe that the request came from
+// there.
+func TestIntrospectionRefusesWhatALocalProxyGotOverPlainHTTP(t *testing.T) {
+	r := newIntrospectionRig(t)
+	config := r.caddyfile(r.options(""), "token_introspection /oauth/introspect")
+	tests := []struct {
+		name, value     string
+		alone, trusting int // statuses without and with the proxy among the trusted ones
+	}{
+		{"Accept", "application/json", 200, 200},
+		{"X-Forwarded-Proto", "http", 403, 403},
+		{"X-Forwarded-Proto", "https", 403, 200},
+		{"X-Forwarded-For", "203.0.113.5", 403, 403},
+		{"X-Forwarded-Host", "edge.example", 403, 403},
+		{"X-Real-IP", "203.0.113.5", 403, 403},
+		{"Forwarded", "for=203.0.113.5;proto=http", 403, 403},
+		{"Via", "1.1 proxy", 403, 403},
+	}
+	for _, trusted := range []string{"192.0.2.1", "127.0.0.1"} {
+		if err := r.loadConfig(strings.Replace(config, "\tadmin ", "\tservers {\n\t\ttrusted_proxies static "+trusted+"\n\t}\n\tadmin ", 1)); err != nil {
+			t.Fatal(err)
+		}
+		r.eventually("the edge to be in sync", func() bool { return currentApp().status().State == "in_sync" })
+		for _, c := range tests {
+			header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
+			header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("app:app-secret")))
+			header.Set(c.name, c.value)
+			want := c.alone
+			if trusted == "127.0.0.1" {
+				want = c.trusting
+			}
+			if got := r.do(http.MethodPost, r.url("/oauth/introspect"), header, "token=no.such.token"); got.status != want {
+				t.Errorf("%s: %s, %s is trusted: %d %s, want %d", c.name, c.value, trusted, got.status, got.body, want)
+			}
+		}
+	}
+}
+
 func TestIntrospectionForAnIssuerThatIsNotConfiguredIsRefused(t *testing.T) {
 	r := newIntrospectionRig(t)
 	err := r.load(r.options(""), "token_introspection /oauth/introspect {\nissuer https://nobody.example\n}")

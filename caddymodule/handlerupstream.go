@@ -36,9 +36,10 @@ func init() {
 // remembered on disk (in Caddy's data directory, token_revocation/intents) until
 // it is recorded, also over a crash.
 type Upstream struct {
-	// The issuers that the authorization server is. The first one is asked about
-	// opaque tokens. Default: the only one that is configured.
-	Issuers []string `json:"issuers,omitempty"`
+	// The issuer that the authorization server is. Clients are its own: another
+	// issuer, or another realm or tenant, needs a handler on a path of its own.
+	// Default: the only one that is configured.
+	Issuer string `json:"issuer,omitempty"`
 
 	// What is revoked here with an access token: token, the default, is that
 	// token; grant is all tokens of the same grant, as at the endpoint. A refresh
@@ -50,8 +51,9 @@ type Upstream struct {
 	GrantClaim string `json:"grant_claim,omitempty"`
 
 	// introspect: ask the authorization server about the token after its 200, and
-	// record the revocation only if the token is inactive then. For servers that
-	// answer 200 to requests they have refused. Default: the 200 is believed.
+	// record the revocation only if the token is inactive then; its grant only if
+	// the token was active when the request came. For servers that answer 200 to
+	// requests they have refused. Default: the 200 is believed.
 	Confirm string `json:"confirm,omitempty"`
 
 	// The authorization server reads HTTP Basic as RFC 6749 has it, form-encoded.
@@ -93,7 +95,7 @@ func (u *Upstream) Provision(ctx caddy.Context) error {
 	if u.app, err = configuredApp(ctx); err != nil {
 		return err
 	}
-	names, err := u.check()
+	name, err := u.check()
 	if err != nil {
 		return err
 	}
@@ -105,12 +107,13 @@ func (u *Upstream) Provision(ctx caddy.Context) error {
 		return err
 	}
 	options := oauth.UpstreamOptions{
-		Issuers:     names,
+		Issuer:      name,
 		Tokens:      u.app.freshResolver(u.GrantClaim),
 		Revoker:     u.app.service,
 		Intents:     u.state,
 		IssuerSkew:  u.app.issuerSkew(),
-		Recheck:     u.state.rechecks.Recheck,
+		Guard:       u.app.guard,
+		Refused:     refusedBefore,
 		Cascade:     oauth.Cascade(u.Cascade),
 		GrantClaim:  u.GrantClaim,
 		StrictBasic: u.StrictBasic,
@@ -125,43 +128,55 @@ func (u *Upstream) Provision(ctx caddy.Context) error {
 	if u.Confirm != "" {
 		options.Confirm = u.app.stillActive
 	}
+	if u.app.introspector(name) != nil || u.app.issuer(name).Config().Opaque {
+		options.Recheck = u.state.rechecks.Recheck
+	}
 	u.upstream, err = oauth.NewUpstream(options)
 	return err
 }
 
-// check reports settings that are not valid, and returns the issuers' main names.
-func (u *Upstream) check() (names []string, err error) {
+// check reports settings that are not valid, and returns the issuer's main name.
+func (u *Upstream) check() (name string, err error) {
 	switch {
 	case u.Cascade != "" && u.Cascade != "token" && u.Cascade != "grant":
-		return nil, fmt.Errorf("cascade is %q: use token or grant", u.Cascade)
+		return "", fmt.Errorf("cascade is %q: use token or grant", u.Cascade)
 	case u.Confirm != "" && u.Confirm != "introspect":
-		return nil, fmt.Errorf("confirm is %q: use introspect", u.Confirm)
+		return "", fmt.Errorf("confirm is %q: use introspect", u.Confirm)
 	case u.Audit != "" && u.Audit != "effects" && u.Audit != "all":
-		return nil, fmt.Errorf("audit is %q: use effects or all", u.Audit)
+		return "", fmt.Errorf("audit is %q: use effects or all", u.Audit)
 	case u.MaxBody < 0 || u.Timeout < 0:
-		return nil, errors.New("max_body and timeout must not be negative")
+		return "", errors.New("max_body and timeout must not be negative")
 	}
 	if err := checkGrantClaim(u.GrantClaim); err != nil {
-		return nil, err
+		return "", err
 	}
-	configured := u.Issuers
-	if len(configured) == 0 {
+	configured := u.Issuer
+	if configured == "" {
 		if len(u.app.issuers) != 1 {
-			return nil, fmt.Errorf("%d issuers are configured: say with an issuer line which of them the authorization server is", len(u.app.issuers))
+			return "", fmt.Errorf("%d issuers are configured: say with an issuer line which of them the authorization server is; "+
+				"each needs a token_revocation upstream on a path of its own", len(u.app.issuers))
 		}
-		configured = []string{u.app.issuers[0].Name()}
+		configured = u.app.issuers[0].Name()
 	}
-	for _, name := range configured {
-		i := u.app.issuer(name)
-		if i == nil {
-			return nil, fmt.Errorf("issuer %s is not configured: add an issuer line for it to the global option, spelled exactly so", name)
-		}
-		if u.Confirm != "" && u.app.introspector(name) == nil {
-			return nil, fmt.Errorf("confirm introspect needs an introspection block in the issuer line of %s", name)
-		}
-		names = append(names, i.Name())
+	i := u.app.issuer(configured)
+	switch {
+	case i == nil:
+		return "", fmt.Errorf("issuer %s is not configured: add an issuer line for it to the global option, spelled exactly so", configured)
+	case u.Confirm != "" && u.app.introspector(configured) == nil:
+		return "", fmt.Errorf("confirm introspect needs an introspection block in the issuer line of %s", configured)
 	}
-	return names, nil
+	return i.Name(), nil
+}
+
+// refusedBefore tells whether an error is the answer of a handler between this one
+// and the reverse_proxy, and returns its status. The reverse_proxy itself returns
+// 499 if its exchange was given up.
+func refusedBefore(err error) (status int) {
+	var answer caddyhttp.HandlerError
+	if !errors.As(err, &answer) || answer.StatusCode < 400 || answer.StatusCode > 498 {
+		return 0
+	}
+	return answer.StatusCode
 }
 
 // checkGrantClaim refuses claims that all tokens of a grant don't share, or that

@@ -5,8 +5,10 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/edge-revocation/caddy-token-revocation/revocation"
 	"github.com/edge-revocation/caddy-token-revocation/revocation/revocationtest"
@@ -58,26 +60,119 @@ func TestARetryRecordsAnOpaqueTokenThatIsDeadByThen(t *testing.T) {
 	s.wantIntents(0, 0)
 }
 
-// An attempt that the server may have refused proves nothing, later either.
-func TestARefusedRetryEndsAnUnknownIntent(t *testing.T) {
-	s, as, opaque := opaqueSite(t, "")
-	token := opaque.Issue(nil)
-	id := s.mustAsk(opaque.URL, token)
-	as.set(func(w http.ResponseWriter, _ *http.Request) {
-		opaque.Fail(http.StatusBadGateway) // so that it can't be asked in the meantime
-		w.WriteHeader(http.StatusInternalServerError)
-	})
-	s.pass(app(token))
-	s.wantIntents(0, 1)
-	s.restart()
-	opaque.Fail(0)
-	opaque.Kill(token)
-	s.mustLoad(opaqueOptions(t, opaque), as.behind(""))
-	as.set(write(401, "application/json", `{"error":"invalid_client"}`))
-	if got := s.pass(app(token)); got.status != 401 || isDenied(id) {
-		t.Errorf("status %d, denied %v", got.status, isDenied(id))
+// Whoever has the token can be refused in the client's name: that ends nothing that
+// the client itself has begun. The next process knows of it, too.
+func TestARefusedRetryKeepsAnUnknownIntent(t *testing.T) {
+	const options = "timeout 500ms\ncascade grant"
+	for _, restart := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restart %v", restart), func(t *testing.T) {
+			s, as, opaque := opaqueSite(t, options)
+			token, sibling := opaque.Issue(map[string]any{"token_type": "refresh_token"}), opaque.Issue(nil)
+			siblingID := s.mustAsk(opaque.URL, sibling)
+			as.set(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+			if got := s.pass(app(token)); got.status != http.StatusServiceUnavailable {
+				t.Fatalf("status %d", got.status)
+			}
+			thief := app(token)
+			thief.Set("client_secret", "wrong")
+			as.set(write(401, "application/json", `{"error":"invalid_client"}`))
+			if got := s.pass(thief); got.status != 401 { // the token still lives: a slow server
+				t.Fatalf("status %d", got.status)
+			}
+			if restart {
+				opaque.Fail(http.StatusBadGateway)
+				opaque.Kill(token)
+				s.restart()
+				opaque.Fail(0)
+				s.mustLoad(opaqueOptions(t, opaque), as.behind(options))
+			} else {
+				opaque.Kill(token)
+			}
+			if got := s.pass(thief); got.status != 401 {
+				t.Fatalf("status %d", got.status)
+			}
+			s.wantIntents(0, 1)
+			as.set(write(200, "", ""))
+			if got := s.pass(app(token)); got.status != 200 || !isDenied(siblingID) {
+				t.Errorf("the client's own: status %d, its grant denied: %v", got.status, isDenied(siblingID))
+			}
+			s.wantIntents(0, 0)
+		})
 	}
-	s.wantIntents(0, 0)
+}
+
+// Promise 6: who has the token, but not the client's secret, must not end the
+// session by waiting until the token ends by itself.
+func TestATokenThatEndsByItselfTakesNothingWithIt(t *testing.T) {
+	s, as, opaque := opaqueSite(t, "")
+	refresh, sibling := opaque.Issue(map[string]any{"token_type": "refresh_token"}), opaque.Issue(nil)
+	siblingID := s.mustAsk(opaque.URL, sibling)
+	as.set(write(500, "text/plain", "oops"))
+	thief := app(refresh)
+	thief.Set("client_secret", "wrong")
+	if got := s.pass(thief); got.status != 500 {
+		t.Fatalf("status %d", got.status)
+	}
+	opaque.Kill(refresh) // its client has used it, and has got another one
+	s.eventually("the token itself to be denied", func() bool { return entries() == 1 })
+	if isDenied(siblingID) {
+		t.Error("the session is denied, though nobody with the secret has asked for that")
+	}
+	s.wantIntents(0, 1)
+}
+
+// A refresh token that says nothing of its grant: its access tokens end when they
+// are asked about again, also where the revocation was recorded at a retry, or
+// late.
+func TestARecheckIsNotLost(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		t.Run(fmt.Sprintf("late %v", late), func(t *testing.T) {
+			s, as, opaque := newSite(t), newFakeServer(t), revocationtest.NewOpaqueServer(t, edgeSecret)
+			srv := revocationtest.StartNATS(t)
+			options := strings.Replace(opaqueOptions(t, opaque), "embedded", "nats "+srv.URL()+" {\ncreate\n}", 1)
+			s.mustLoad(options, as.behind(""))
+			refresh := opaque.Issue(map[string]any{"token_type": "refresh_token", "sid": nil, "sub": nil})
+			access := opaque.Issue(nil)
+			s.mustAsk(opaque.URL, access)
+			if late {
+				as.set(func(http.ResponseWriter, *http.Request) { opaque.Kill(refresh); srv.Stop() })
+			} else {
+				as.set(func(w http.ResponseWriter, r *http.Request) {
+					opaque.Fail(http.StatusBadGateway)
+					opaque.Kill(refresh)
+					raw("")(w, r)
+				})
+			}
+			if got := s.pass(app(refresh)); got.status != 503 {
+				t.Fatalf("status %d", got.status)
+			}
+			if _, err := s.ask(opaque.URL, access); err != nil {
+				t.Fatalf("the test is broken: %v", err)
+			}
+			opaque.Kill(access)
+			if late {
+				srv.Start()
+			} else {
+				s.wantIntents(0, 1)
+				s.restart()
+				opaque.Fail(0)
+				s.mustLoad(options, as.behind(""))
+				as.set(write(200, "", ""))
+				opaque.Know(access, map[string]any{"iss": opaque.URL, "sub": "alice", "client_id": "app", "token_type": "Bearer",
+					"iat": time.Now().Unix(), "exp": time.Now().Add(5 * time.Minute).Unix()})
+				s.mustAsk(opaque.URL, access)
+				opaque.Kill(access)
+				if got := s.pass(app(refresh)); got.status != 200 {
+					t.Fatalf("status %d", got.status)
+				}
+			}
+			s.wantIntents(0, 0)
+			s.eventually("the access token to be asked about again", func() bool {
+				_, err := s.ask(opaque.URL, access)
+				return err != nil
+			})
+		})
+	}
 }
 
 // While the process lives, a lost answer needs no retry: the server is asked.

@@ -125,7 +125,7 @@ func (s *upstreamState) open() (*intent.Journal, error) {
 	var err error
 	s.journal, err = intent.Open(intent.Options{
 		Dir:    s.dir,
-		Record: recordLate,
+		Record: s.recordLate,
 		Active: func(ctx context.Context, iss, token string) (bool, error) {
 			app := currentApp()
 			if app == nil {
@@ -141,12 +141,12 @@ func (s *upstreamState) open() (*intent.Journal, error) {
 var errNoConfig = errors.New("no config is running")
 
 // Begin implements oauth.Intents.
-func (s *upstreamState) Begin(i intent.Intent) (*intent.Entry, error) {
+func (s *upstreamState) Begin(ctx context.Context, i intent.Intent) (*intent.Entry, error) {
 	j, err := s.open()
 	if err != nil {
 		return nil, err
 	}
-	return j.Begin(i)
+	return j.Begin(ctx, i)
 }
 
 // Resume implements oauth.Intents.
@@ -160,7 +160,7 @@ func (s *upstreamState) Resume(ctx context.Context, iss, client, token string) (
 
 // recordLate records an intent that its request could not: with whatever config
 // runs at the time.
-func recordLate(ctx context.Context, i *intent.Intent) error {
+func (s *upstreamState) recordLate(ctx context.Context, i *intent.Intent) error {
 	app := currentApp()
 	if app == nil {
 		return fmt.Errorf("%w: %w", revocation.ErrUnavailable, errNoConfig)
@@ -177,6 +177,9 @@ func recordLate(ctx context.Context, i *intent.Intent) error {
 			"client_id": i.Client, "issuer": i.Issuer, "owner": i.Client,
 			"result": string(oauth.ResultRevoked), "reason": "recorded late", "duration": time.Since(i.Made).Seconds(),
 		})
+	}
+	if err == nil && i.Recheck {
+		err = s.rechecks.Recheck(ctx, i.Issuer)
 	}
 	return err
 }
@@ -220,12 +223,12 @@ var (
 	descIntents = prometheus.NewDesc(metricsPrefix+"upstream_intents",
 		"Revocations on their way through an authorization server: forwarded to it, accepted by it and not recorded yet, or of unknown outcome.",
 		[]string{"state"}, nil)
-	descIntentsUsable  = gauge("upstream_intents_usable", "1 if intents can be kept on disk. If not, revocations are refused.")
+	descIntentsUsable  = gauge("upstream_intents_usable", "1 if intents can be kept on disk, as far as is known. If not, revocations are refused.")
 	descIntentsOldest  = gauge("upstream_intents_accepted_oldest_seconds", "Age of the oldest revocation that was accepted and is not recorded yet.")
 	descIntentsBroken  = gauge("upstream_intents_quarantined", "Intent files that were put aside because they can't be read or recorded.")
 	descIntentsLate    = gauge("upstream_intents_recorded_late_total", "Revocations that were recorded after their request had ended.")
 	descIntentsDropped = gauge("upstream_intents_unknown_dropped_total", "Intents that ended without anybody learning their outcome.")
-	descIntentsRefused = gauge("upstream_intents_refused_total", "Requests refused because too many intents were open.")
+	descIntentsRefused = gauge("upstream_intents_refused_total", "Requests refused because too many intents were open, or nothing could be written to the disk.")
 )
 
 // Describe implements prometheus.Collector.

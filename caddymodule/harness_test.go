@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -21,6 +20,7 @@ import (
 
 	"github.com/edge-revocation/caddy-token-revocation/revocation"
 	"github.com/edge-revocation/caddy-token-revocation/revocation/issuer"
+	"github.com/edge-revocation/caddy-token-revocation/revocation/revocationtest"
 )
 
 // site is a real Caddy in this process: one site, one admin endpoint, and a data
@@ -38,7 +38,7 @@ func newSite(t *testing.T) *site {
 	t.Setenv("XDG_DATA_HOME", t.TempDir())
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
 	t.Setenv("DEMO_SERVICE_SECRET", "correct-horse-battery-staple")
-	s := &site{t: t, port: freePort(t), admin: freePort(t)}
+	s := &site{t: t, port: revocationtest.FreePort(t), admin: revocationtest.FreePort(t)}
 	t.Cleanup(func() {
 		if err := caddy.Stop(); err != nil {
 			t.Errorf("stopping: %v", err)
@@ -56,16 +56,6 @@ func newSite(t *testing.T) *site {
 		}
 	})
 	return s
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // demo is the usual global option.

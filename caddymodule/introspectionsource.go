@@ -51,7 +51,7 @@ func (s introspectionSource) read(
 	case err == nil:
 		claims, err := payloadOf(token)
 		return &oauth.ActiveToken{Identity: id, Claims: claims}, nil, err
-	case errors.Is(err, issuer.ErrNotJWT):
+	case errors.Is(err, issuer.ErrNotJWT), errors.Is(err, issuer.ErrNoIssuer):
 		t, err := s.ask(ctx, token, q, names)
 		return t, nil, err
 	case errors.Is(err, issuer.ErrOtherKind) && issuer.UseOf(err) != issuer.UseOther:
@@ -80,14 +80,14 @@ func (s introspectionSource) ask(ctx context.Context, token string, q oauth.Intr
 		// Nothing is known of the token here, and nobody can be asked.
 		return nil, oauth.ErrTokenUnsupported
 	}
-	req := issuer.IntrospectionRequest{ClaimNames: names, Hint: q.Hint, AnyUse: true, IgnoreAudience: true}
-	known, err := server.Introspect(ctx, token, req)
+	req := issuer.IntrospectionRequest{ClaimNames: names, Hint: q.Hint, AnyUse: true, IgnoreAudience: true, Source: clientIPOf(ctx)}
+	known, err := introspectAnyHint(ctx, server, token, req)
 	use := known.Use
 	if errors.Is(err, issuer.ErrInvalid) {
 		// It lives for longer than the issuer's access tokens do, or without an
 		// end: a refresh token. The answer is kept, so that this asks nobody again.
 		req.IgnoreExpiry = true
-		if known, err = server.Introspect(ctx, token, req); err == nil {
+		if known, err = introspectAnyHint(ctx, server, token, req); err == nil {
 			if use = longLivedUse(known, server.Issuer().Config()); use != issuer.UseRefresh {
 				return nil, fmt.Errorf("%w: it lives for longer than the issuer's max_token_lifetime", oauth.ErrTokenInvalid)
 			}
@@ -115,7 +115,7 @@ func longLivedUse(known issuer.Introspection, c issuer.Config) issuer.TokenUse {
 	if use == issuer.UseAccess && saysBearerOnly(oauth.ObjectMembers(known.Response)) {
 		use = issuer.UseUnknown
 	}
-	if use == issuer.UseUnknown && outlivesAccessTokens(known, c) {
+	if use == issuer.UseUnknown && outlivesAccessTokens(known.Identity, known.Asked, c) {
 		use = issuer.UseRefresh
 	}
 	return use

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -27,14 +29,21 @@ func init() {
 // one that is no good for another reason, does not match. Whether it matches
 // where that can't be told is an error, which ends the request: 400 if there is
 // not exactly one token, 503 while this edge is stale or incomplete, unless the
-// app's policy is to fail open.
+// app's policy is to fail open. A matcher can't set header fields: what
+// token_denylist adds to such answers, handle_errors has to add to these.
 type MatchRevoked struct {
 	// Where else tokens may be, as with the handler. strip has the same effect as
 	// not to look there.
 	Places []TokenPlace `json:"places,omitempty"`
 
-	// The issuer of opaque tokens. Without it, they do not match.
+	// The issuer of opaque tokens. Without it, they do not match. Without introspect,
+	// they match only if they are revoked by their hash: revocations by user, session
+	// or client do not match them.
 	OpaqueIssuer string `json:"opaque_issuer,omitempty"`
+
+	// Ask the issuer of opaque tokens about them, as the handler does: revocations
+	// by any claim then match. An issuer that can't be asked is an error, too, 503.
+	Introspect *IntrospectTokens `json:"introspect,omitempty"`
 
 	app    *App
 	places *oauth.Places
@@ -55,7 +64,10 @@ func (m *MatchRevoked) Provision(ctx caddy.Context) error {
 	if m.app, err = configuredApp(ctx); err != nil {
 		return err
 	}
-	m.judge = &Denylist{OpaqueIssuer: m.OpaqueIssuer, app: m.app, logger: ctx.Logger()}
+	if m.Introspect != nil && m.Introspect.TTL < 0 {
+		return errors.New("token_revoked: introspect: the time must not be negative")
+	}
+	m.judge = &Denylist{OpaqueIssuer: m.OpaqueIssuer, Introspect: m.Introspect, app: m.app, logger: ctx.Logger()}
 	if err := m.judge.provisionOpaque(); err != nil {
 		return fmt.Errorf("token_revoked: %w", err)
 	}
@@ -80,27 +92,42 @@ func (m *MatchRevoked) MatchWithError(r *http.Request) (bool, error) {
 		status, _ := malformedAnswer(err)
 		return false, caddyhttp.Error(status, err)
 	}
-	revoked, unverified := m.isRevoked(r, presented.Token)
-	if revoked {
+	revoked, unverified, err := m.isRevoked(r, presented.Token)
+	switch {
+	case err != nil:
+		return false, untold(r, unaskable, err)
+	case revoked:
 		return true, nil
 	}
 	policy := m.app.Stale
 	if err := m.app.replica.unproven(time.Duration(policy.MaxAge), unverified); err != nil && !policy.FailOpen {
-		return false, caddyhttp.Error(http.StatusServiceUnavailable, err)
+		return false, untold(r, stale, err)
 	}
 	return false, nil
+}
+
+// untold is the error of a request of which it can't be told whether its token is
+// revoked. Why is in the log.
+func untold(r *http.Request, result result, err error) error {
+	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+		extra.Set(zap.Dict("token_revoked", zap.Stringer("decision", result), zap.String("reason", err.Error())))
+	}
+	return caddyhttp.Error(http.StatusServiceUnavailable, &refusal{result, err})
 }
 
 // isRevoked asks the denylist about the token, as the handler does. If it is not
 // good, what it says of itself still counts: whoever changes the signature of a
 // revoked token changes nothing about that. A revoked signing key is known by the
-// signature only; unverified says that there was none to go by.
-func (m *MatchRevoked) isRevoked(r *http.Request, token string) (revoked, unverified bool) {
+// signature only; unverified says that there was none to go by. The error says that
+// its issuer could not be asked.
+func (m *MatchRevoked) isRevoked(r *http.Request, token string) (revoked, unverified bool, err error) {
 	switch v := m.judge.judge(r.Context(), token); v.result {
 	case denied:
-		return true, false
+		return true, false, nil
 	case allowed:
-		return false, false
+		return false, false, nil
+	case unaskable:
+		return false, false, v.err
 	case unverifiable, unknownIssuer:
 		unverified = true
 	}
@@ -111,9 +138,9 @@ func (m *MatchRevoked) isRevoked(r *http.Request, token string) (revoked, unveri
 		if _, now := list.ClaimNames(); now != epoch {
 			continue
 		}
-		return id != nil && list.Check(id).Denied, unverified
+		return id != nil && list.Check(id).Denied, unverified, nil
 	}
-	return false, true
+	return false, true, nil
 }
 
 // UnmarshalCaddyfile parses the matcher. Syntax:
@@ -121,6 +148,7 @@ func (m *MatchRevoked) isRevoked(r *http.Request, token string) (revoked, unveri
 //	token_revoked {
 //		inspect|reject header <name>|cookie <name>|query [<name>]|form [<name>]
 //		opaque_issuer  <issuer>
+//		introspect     [<ttl>] [fail_open]
 //	}
 func (m *MatchRevoked) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	for d.Next() {
@@ -134,8 +162,10 @@ func (m *MatchRevoked) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				err = unmarshalPlace(d, &m.Places)
 			case "opaque_issuer":
 				err = stringOption(d, &m.OpaqueIssuer)
+			case "introspect":
+				err = unmarshalIntrospectTokens(d, &m.Introspect)
 			default:
-				err = unknownOption(d, "inspect, strip, reject, opaque_issuer")
+				err = unknownOption(d, "inspect, strip, reject, opaque_issuer, introspect")
 			}
 			if err != nil {
 				return err

@@ -48,6 +48,7 @@ type replica struct {
 
 	metrics *metrics
 	streams *liveStreams
+	last    lastAnswers
 	events  chan event
 
 	stop     chan struct{}

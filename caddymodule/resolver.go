@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/edge-revocation/caddy-token-revocation/revocation/issuer"
@@ -40,7 +39,7 @@ func (r tokenResolver) Resolve(ctx context.Context, token string, as oauth.Resol
 	if len(r.claims) > 0 && errors.Is(err, issuer.ErrInvalid) && errors.Is(err, oauth.ErrTokenInvalid) {
 		// A grant claim that no revocation can name (too long, too many values)
 		// makes the token itself no less alive. Nobody is asked twice: this is
-		// about tokens that are verified.
+		// about tokens that are verified; for others, see ask.
 		return r.verify(ctx, token, as, nil)
 	}
 	return resolved, err
@@ -58,12 +57,14 @@ func (r tokenResolver) verify(ctx context.Context, token string, as oauth.Resolv
 	var unknown *issuer.UnknownIssuerError
 	switch {
 	case err == nil:
-		resolved := oauth.Resolved{Identity: id, Use: oauth.UseAccess, Claims: oauth.JWTClaims(token)}
-		if use == issuer.UseRefresh {
-			resolved.Use = oauth.UseRefresh
+		resolved := oauth.Resolved{Identity: id, Use: oauth.UseRefresh, Claims: oauth.JWTClaims(token)}
+		if use != issuer.UseRefresh {
+			resolved.Use = useOfVerified(token, as.Hint, id, resolved.Claims, iss.Config())
+			resolved.Undated = id.IssuedAt == 0 // and so are the issuer's others
 		}
 		return resolved, nil
-	case errors.Is(err, issuer.ErrNotJWT):
+	case errors.Is(err, issuer.ErrNotJWT), errors.Is(err, issuer.ErrNoIssuer):
+		// Nothing that is accepted here has no iss; but a refresh token needs none.
 		return r.ask(ctx, r.app.introspector(as.Issuer), token, as.Hint, claims, err)
 	case errors.Is(err, issuer.ErrOtherKind):
 		// A refresh token that is a JWT, for example: it may well be alive. What
@@ -92,14 +93,21 @@ func (r tokenResolver) ask(ctx context.Context, n *issuer.Introspector, token, h
 	if n == nil {
 		return oauth.Resolved{}, fmt.Errorf("%w: %w", oauth.ErrTokenUnsupported, because)
 	}
-	answer, err := n.Introspect(ctx, token, issuer.IntrospectionRequest{
+	req := issuer.IntrospectionRequest{
 		ClaimNames:     claims,
 		Hint:           hint,
 		MaxAge:         r.maxAge,
 		AnyUse:         true,
 		IgnoreAudience: true,
 		IgnoreExpiry:   true,
-	})
+		Source:         clientIPOf(ctx),
+	}
+	answer, err := introspectAnyHint(ctx, n, token, req)
+	if errors.Is(err, issuer.ErrUnnameable) {
+		// As above. The answer of a moment ago is kept: nobody is asked again.
+		req.ClaimNames, req.MaxAge = nil, 0
+		answer, err = introspectAnyHint(ctx, n, token, req)
+	}
 	switch {
 	case err == nil:
 	case errors.Is(err, issuer.ErrInactive) && !n.KnowsRefreshTokens():
@@ -115,12 +123,12 @@ func (r tokenResolver) ask(ctx context.Context, n *issuer.Introspector, token, h
 	resolved := oauth.Resolved{Identity: answer.Identity, Asked: true, Claims: oauth.ObjectMembers(answer.Response)}
 	use := answer.Use
 	if use == issuer.UseUnknown {
-		use = issuer.UseOf(because) // the issuer has written it, since it vouches for the token
+		use = saysOfItself(token, because) // the issuer has written it, since it vouches for the token
 	}
 	if use == issuer.UseAccess && saysBearerOnly(resolved.Claims) {
 		use = issuer.UseUnknown
 	}
-	if use == issuer.UseUnknown && outlivesAccessTokens(answer, n.Issuer().Config()) {
+	if use == issuer.UseUnknown && outlivesAccessTokens(answer.Identity, answer.Asked, n.Issuer().Config()) {
 		use = issuer.UseRefresh
 	}
 	switch use {
@@ -131,37 +139,21 @@ func (r tokenResolver) ask(ctx context.Context, n *issuer.Introspector, token, h
 	case issuer.UseOther:
 		return oauth.Resolved{}, fmt.Errorf("%w: it is neither an access nor a refresh token", oauth.ErrTokenUnsupported)
 	}
+	// Access tokens that are asked about are like this one; of others, the keys'
+	// issuer says when they were issued.
+	resolved.Undated = answer.Identity.IssuedAt == 0 && (use != issuer.UseRefresh || n.Issuer().Config().Opaque)
 	return resolved, nil
 }
 
-// saysBearerOnly tells whether all that an answer says of the token's use is a
-// token_type like Bearer. That is meant for access tokens (RFC 6749, section 7.1);
-// but a server that keeps both tokens of a grant in one record, as Doorkeeper does,
-// may write it for refresh tokens, too.
-func saysBearerOnly(answer map[string]any) bool {
-	for _, name := range []string{"token_use", "typ"} {
-		if _, says := answer[name].(string); says {
-			return false
+// saysOfItself returns what a token that can't be verified says that it is for;
+// because says why it can't.
+func saysOfItself(token string, because error) issuer.TokenUse {
+	if errors.Is(because, issuer.ErrNoIssuer) { // so that nothing but its syntax was looked at
+		if jwt, err := issuer.ReadJWT(token); err == nil {
+			return jwt.Use()
 		}
 	}
-	kind, _ := answer["token_type"].(string)
-	switch strings.ToLower(kind) {
-	case "bearer", "dpop", "pop", "mac":
-		return true
-	}
-	return false
-}
-
-// outlivesAccessTokens tells whether no edge would take the token for one of the
-// issuer's access tokens, because it lives for too long: then it is a refresh
-// token.
-func outlivesAccessTokens(answer issuer.Introspection, c issuer.Config) bool {
-	id, most := answer.Identity, int64(time.Duration(c.MaxTokenLifetime)/time.Second)
-	if id.Expiry == 0 {
-		return !c.AllowMissingExpiry
-	}
-	leeway := int64(time.Duration(c.Leeway) / time.Second)
-	return id.IssuedAt != 0 && id.Expiry-id.IssuedAt > most || id.Expiry-answer.Asked.Unix() > most+leeway
+	return issuer.UseOf(because)
 }
 
 var _ oauth.TokenResolver = tokenResolver{}

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/edge-revocation/caddy-token-revocation/revocation/oauth"
@@ -18,15 +19,16 @@ func TestATokenIsAskedAboutOnce(t *testing.T) {
 			err   error
 			asked int
 		}{
-			{"dead-" + claim, oauth.ErrTokenInvalid, 1},
+			{"dead-" + claim, oauth.ErrTokenInvalid, 2}, // once more without the hint
 			{r.opaque.Issue(map[string]any{"iss": r.as.Issuer()}), nil, 1},
 			{r.opaque.Issue(map[string]any{"iss": r.as.Issuer(), "token_use": "id_token"}), oauth.ErrTokenUnsupported, 1},
 			{r.opaque.Issue(map[string]any{"iss": "https://stranger.example"}), oauth.ErrResolveUnavailable, 1},
+			{r.opaque.Issue(map[string]any{"iss": r.as.Issuer(), "grant": strings.Repeat("g", 2000)}), nil, 1},
 			{r.tokens["AT"], nil, 0},
 			{r.others["JWT_RT"], nil, 0},
 			{r.as.Token(map[string]any{"grant": make([]int, 100)}), nil, 0},
 		} {
-			got, err := tokens.Resolve(t.Context(), c.token, oauth.ResolveFor{Issuer: r.as.Issuer(), Hint: "refresh_token"})
+			got, err := tokens.Resolve(t.Context(), c.token, oauth.ResolveFor{Issuer: r.as.Issuer(), Hint: "access_token"})
 			if !errors.Is(err, c.err) || c.err == nil && !got.Identity.Verified {
 				t.Errorf("%q: %+v, %v", claim, got, err)
 			}

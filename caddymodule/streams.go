@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 // to the replica: a reload of the config leaves them alone.
 type liveStreams struct {
 	registry *streams.Registry
+	logger   *slog.Logger
 	cut      [streams.Reasons]prometheus.Counter
 	vec      *prometheus.CounterVec
 	gauge    prometheus.Collector
@@ -29,6 +31,7 @@ type liveStreams struct {
 
 func newLiveStreams(r *replica) *liveStreams {
 	s := &liveStreams{
+		logger: r.logger,
 		vec: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: metricsPrefix + "streams_cut_total",
 			Help: "Requests in flight that cut_streams ended, by reason.",
@@ -61,9 +64,15 @@ func (s *liveStreams) collectors() []prometheus.Collector {
 	return []prometheus.Collector{s.vec, s.gauge}
 }
 
+// stop is called when no config uses the replica any more. Requests that are still
+// in flight then go on, as after any reload, but nobody hears of a revocation that
+// should end them.
 func (s *liveStreams) stop() {
 	s.unwatch()
 	s.registry.Stop()
+	if n := s.registry.Len(); n > 0 && !caddy.Exiting() {
+		s.logger.Warn("streams go on that no revocation will end: the ledger of their config is not followed any more", "streams", n)
+	}
 }
 
 // provisionStreams makes connections known to the requests that come on them:
@@ -98,7 +107,7 @@ func (d *Denylist) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.
 // causes are the results for requests that were cut before they were answered.
 var causes = [streams.Reasons]result{
 	streams.Revoked: denied, streams.Expired: expired, streams.TooManyValues: overflow,
-	streams.Unreadable: unverifiable, streams.Inactive: inactive,
+	streams.Unreadable: unverifiable,
 }
 
 // errUndecided is wrapped if a request can't be registered.
@@ -127,10 +136,15 @@ func (d *Denylist) serveLive(w http.ResponseWriter, r *http.Request, next caddyh
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	l.cancel = cancel
+	l.stream.Also = v.self
 	live.registry.Open(&l.stream, l, v.identity, v.epoch, d.endOf(v.identity))
 	defer l.finish(live.registry)
 
 	if cause, err := d.stillAllowed(l, v); cause != nil || err != nil {
+		l.finish(live.registry)
+		if l.cause.Load() != nil {
+			l.closeAfter()
+		}
 		return cause, err
 	}
 	r = r.WithContext(ctx)
@@ -160,6 +174,9 @@ func (d *Denylist) stillAllowed(l *liveRequest, v *verdict) (*streams.CutError, 
 			epoch = now
 		}
 		decision := list.Check(id)
+		if !decision.Denied && v.self != nil {
+			decision = list.Check(v.self)
+		}
 		if _, after := list.ClaimNames(); after != now {
 			continue
 		}

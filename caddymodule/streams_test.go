@@ -409,15 +409,19 @@ func TestARequestIsAskedAboutAgainAfterItIsRegistered(t *testing.T) {
 	d := &Denylist{app: &App{replica: r}, CutStreams: new(CutStreams), logger: zap.NewNop(), told: new(logLimit)}
 	reached := 0
 	next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { reached++; return nil })
-	for _, user := range []string{"alice", "bob"} {
-		v := verdict{identity: benchIdentity(user), changes: r.streams.registry.Changes()}
+	for user, v := range map[string]verdict{
+		"alice": {identity: benchIdentity("alice")},
+		"bob":   {identity: benchIdentity("bob"), self: benchIdentity("b")},
+		"a":     {identity: benchIdentity("a"), self: benchIdentity("alice")}, // the token itself says so
+	} {
+		v.changes = r.streams.registry.Changes()
 		r.denylist.Revoke(1, &revocation.Revocation{
 			ID: "test", Expires: time.Now().Add(time.Hour).Unix(),
 			Criteria: revocation.Criteria{Issuer: "https://issuer.example", Claims: map[string]string{"sub": "alice"}},
 		})
 		err = d.serve(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil), next, v)
 		var refused caddyhttp.HandlerError
-		if got := errors.As(err, &refused) && refused.StatusCode == http.StatusUnauthorized; got != (user == "alice") {
+		if got := errors.As(err, &refused) && refused.StatusCode == http.StatusUnauthorized; got != (user != "bob") {
 			t.Errorf("%s: %v", user, err)
 		}
 	}

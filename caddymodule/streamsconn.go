@@ -39,6 +39,8 @@ func abort(c net.Conn) {
 			return
 		case interface{ NetConn() net.Conn }: // a *tls.Conn, among others
 			c = inner.NetConn()
+		case interface{ Raw() net.Conn }: // of the PROXY protocol
+			c = inner.Raw()
 		default:
 			// A wrapper of which nothing is known: it may want to write before it
 			// closes.

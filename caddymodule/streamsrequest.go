@@ -176,10 +176,17 @@ func (l *liveRequest) outcome(registry *streams.Registry) *streams.CutError {
 			delete(h, name)
 		}
 	}
-	if l.proto == 1 {
-		h.Set("Connection", "close") // what the client still sends is not read
-	}
+	l.closeAfter()
 	return cause
+}
+
+// closeAfter makes the answer the last one on its connection after a cut: what the
+// client still sends is not read, and under HTTP/1 the server takes the deadline
+// that was set for the end of the connection.
+func (l *liveRequest) closeAfter() {
+	if l.proto == 1 {
+		l.Header().Set("Connection", "close")
+	}
 }
 
 // begin tells whether a handler may answer.

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/edge-revocation/caddy-token-revocation/revocation/revocationtest"
 )
 
 // Issuers of the attack table.
@@ -68,7 +70,7 @@ func newAttackRig(t testing.TB) *attackRig {
 	t.Helper()
 	r := &attackRig{
 		t: t, keys: newAttackKeys(t), echo: startEcho(t),
-		tls: fmt.Sprintf("127.0.0.1:%d", freePort(t)), under: fmt.Sprintf("127.0.0.1:%d", freePort(t)),
+		tls: fmt.Sprintf("127.0.0.1:%d", revocationtest.FreePort(t)), under: fmt.Sprintf("127.0.0.1:%d", revocationtest.FreePort(t)),
 	}
 	dir := t.TempDir()
 	r.certificate(dir)

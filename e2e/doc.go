@@ -17,6 +17,12 @@
 //
 //	FAULTS=long go test -tags e2e ./e2e/... -run Fault -v -timeout 90m
 //
+// TestReceiversSeeWhatWasJudged makes up requests for 15 s, or as long as the
+// environment variable RECEIVERS says. FuzzReceivers starts from some of them:
+//
+//	RECEIVERS=10m go test -tags e2e ./e2e/... -run Receivers -v -timeout 20m
+//	go test -tags e2e ./e2e/ -run '^$' -fuzz FuzzReceivers -fuzztime 10m
+//
 // The figures of the README are measured by benchmarks, which print them:
 //
 //	go test -tags e2e ./e2e/... -run '^$' -bench . -benchtime 1x

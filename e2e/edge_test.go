@@ -17,6 +17,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/edge-revocation/caddy-token-revocation/revocation/revocationtest"
 )
 
 // The demo client secret is written beside its hash in Caddyfile.example.
@@ -55,9 +57,9 @@ func newEdge(t testing.TB, name, caddyfile string) *edge {
 	e := &edge{
 		t:       t,
 		name:    name,
-		address: fmt.Sprintf("127.0.0.1:%d", freePort(t)),
-		admin:   fmt.Sprintf("127.0.0.1:%d", freePort(t)),
-		nats:    fmt.Sprintf("127.0.0.1:%d", freePort(t)),
+		address: fmt.Sprintf("127.0.0.1:%d", revocationtest.FreePort(t)),
+		admin:   fmt.Sprintf("127.0.0.1:%d", revocationtest.FreePort(t)),
+		nats:    fmt.Sprintf("127.0.0.1:%d", revocationtest.FreePort(t)),
 		dir:     t.TempDir(),
 		logs:    newLogs(t, name),
 		// Connections of its own: a test that kills an edge must not find the

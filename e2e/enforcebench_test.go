@@ -41,10 +41,11 @@ func protected(upstream, directive string) string {
 
 // newProtected is an edge that holds a number of revocations, of which none names
 // any of the tokens that are sent to it: one in two of them a token, the others
-// users, sessions, clients and the client's users.
+// users, sessions, clients and the client's users. All tokens that are sent find
+// room in its cache, which those of 10,000 users would not in the default one.
 func newProtected(b *testing.B, name string, s *tokenSigner, upstream, directive string, entries int) *edge {
 	b.Helper()
-	e := newEdge(b, name, fmt.Sprintf("{\n\tadmin localhost:2019\n\ttoken_revocation {\n\t\tissuer %s {\n\t\t\tjwks_file %s\n\t\t\taudience orders\n\t\t}\n\t\tmax_entries %d\n\t}\n}\n",
+	e := newEdge(b, name, fmt.Sprintf("{\n\tadmin localhost:2019\n\ttoken_revocation {\n\t\tissuer %s {\n\t\t\tjwks_file %s\n\t\t\taudience orders\n\t\t}\n\t\tmax_entries %d\n\t\tcache 64MiB\n\t}\n}\n",
 		s.issuer, s.jwksFile(b), max(2*entries, 1000))+protected(upstream, directive)).sameMemory().run()
 	e.process.stop()
 	e.hold(b, s.issuer, entries)

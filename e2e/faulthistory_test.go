@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/edge-revocation/caddy-token-revocation/revocation/ledger"
+	"github.com/edge-revocation/caddy-token-revocation/revocation/revocationtest"
 )
 
 // What an operator's mistake, or a restored backup, makes of the ledger: its
@@ -134,7 +135,7 @@ func TestFaultRolledBackStoreForgetsNothingAnyEdgeHeld(t *testing.T) {
 func (s *natsServer) growAlone(beyond uint64) {
 	s.t.Helper()
 	addr, config := s.addr, s.config
-	s.addr, s.config = fmt.Sprintf("127.0.0.1:%d", freePort(s.t)), filepath.Join(s.t.TempDir(), "nats.conf")
+	s.addr, s.config = fmt.Sprintf("127.0.0.1:%d", revocationtest.FreePort(s.t)), filepath.Join(s.t.TempDir(), "nats.conf")
 	s.configure("")
 	s.start()
 	js := s.jetStream()

@@ -17,6 +17,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/edge-revocation/caddy-token-revocation/revocation/revocationtest"
 )
 
 // natsServer is a nats-server process: a real one, so that it can be killed,
@@ -52,9 +54,9 @@ func newNATSServer(t testing.TB, name, dir string) *natsServer {
 	t.Helper()
 	s := &natsServer{
 		t: t, name: name, dir: filepath.Join(dir, "jetstream"),
-		addr:    fmt.Sprintf("127.0.0.1:%d", freePort(t)),
-		routes:  fmt.Sprintf("127.0.0.1:%d", freePort(t)),
-		monitor: fmt.Sprintf("127.0.0.1:%d", freePort(t)),
+		addr:    fmt.Sprintf("127.0.0.1:%d", revocationtest.FreePort(t)),
+		routes:  fmt.Sprintf("127.0.0.1:%d", revocationtest.FreePort(t)),
+		monitor: fmt.Sprintf("127.0.0.1:%d", revocationtest.FreePort(t)),
 		config:  filepath.Join(t.TempDir(), "nats.conf"),
 		sync:    "2m", // the default: nothing here takes away the power
 		logs:    newLogs(t, name),

@@ -5,13 +5,9 @@ package e2e
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -103,32 +99,6 @@ func eventually(t testing.TB, deadline time.Duration, what string, ok func() (bo
 		time.Sleep(wait)
 	}
 }
-
-// freePort returns a TCP port of the loopback interface that nobody listens on.
-// It is below the range that the kernel takes the ports of outgoing connections
-// from, so that none of those gets it before the process that it is meant for.
-func freePort(t testing.TB) int {
-	t.Helper()
-	for range 1000 {
-		port := 10000 + rand.IntN(22000)
-		if _, taken := portsTaken.LoadOrStore(port, true); taken {
-			continue
-		}
-		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		if err := listener.Close(); err != nil {
-			t.Fatal(err)
-		}
-		return port
-	}
-	t.Fatal("no free port found")
-	return 0
-}
-
-// portsTaken are the ports that this test process has handed out.
-var portsTaken sync.Map
 
 // output runs a program to its end and returns its standard output. Standard
 // error goes to logs, so that it is printed and searched with the rest.

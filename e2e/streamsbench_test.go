@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/edge-revocation/caddy-token-revocation/revocation/revocationtest"
 )
 
 const (
@@ -36,7 +38,7 @@ func BenchmarkCutStreams(b *testing.B) {
 	}
 	count = min(count, (int(limit.Max)-descriptors)/2) / streamUsers * streamUsers
 
-	upstream := fmt.Sprintf("127.0.0.1:%d", freePort(b))
+	upstream := fmt.Sprintf("127.0.0.1:%d", revocationtest.FreePort(b))
 	start(b, "upstream", newLogs(b, "upstream"), b.TempDir(), nil, buildStripped(b, "./e2e/wsupstream"), upstream)
 	s := newTokenSigner(b)
 	e := newEdge(b, "edge", fmt.Sprintf("{\n\tadmin localhost:2019\n\ttoken_revocation {\n\t\tissuer %s {\n\t\t\tjwks_file %s\n\t\t\taudience orders\n\t\t}\n\t}\n}\n",

@@ -56,6 +56,7 @@ type checkpointMeta struct {
 	Reason          string             `json:"incomplete_reason,omitempty"`
 	IncompleteUntil int64              `json:"incomplete_until,omitempty"` // Unix seconds
 	Unreadable      []checkpointUnread `json:"unreadable,omitempty"`
+	WaivedUntil     int64              `json:"waived_until,omitempty"` // Unix seconds
 
 	Missing []checkpointMissing `json:"missing,omitempty"` // not among the reasons above
 }

@@ -85,6 +85,7 @@ type loaded struct {
 	actors     []string
 	gap        gap
 	unreadable []checkpointUnread
+	waived     int64
 	missing    []decision // their eras are those of the file
 }
 
@@ -108,6 +109,7 @@ func parseCheckpoint(b []byte) (*loaded, error) {
 		lost:           meta.Lost,
 		actors:         meta.Actors,
 		unreadable:     meta.Unreadable,
+		waived:         meta.WaivedUntil,
 		gap:            gap{reason: meta.Reason, until: meta.IncompleteUntil},
 	}
 	if len(meta.Shapes) > 1<<shapeBits || len(meta.Actors) > 1<<actorBits || len(meta.Unreadable) > maxUnread || len(meta.Missing) > maxMissing {
@@ -200,10 +202,10 @@ func (d *Denylist) join(c *loaded) {
 		d.lack.mark(c.gap, d.now().Unix())
 	}
 	if present = present && d.turn == turn; !present {
-		d.lack.join(c.unreadable, false)
+		d.lack.join(c.unreadable, c.waived, false)
 		return
 	}
-	d.lack.join(c.unreadable, true)
+	d.lack.join(c.unreadable, c.waived, true)
 	if d.position == (revocation.Position{}) {
 		d.position = c.position
 	}

@@ -154,6 +154,7 @@ func (d *Denylist) restOfCheckpoint() (meta checkpointMeta, ahead []aheadEntry, 
 	undone = d.history.order
 	meta.Before = d.before
 	meta.Reason, meta.IncompleteUntil, meta.Unreadable = d.lack.lasting()
+	meta.WaivedUntil = d.lack.waivedUntil()
 	return meta, ahead, undone, d.turn
 }
 

@@ -38,6 +38,8 @@ func (d *Denylist) Standing(r *revocation.Revocation) (sequence uint64, ok bool)
 // token by the entries that are held for exactly these criteria, of whatever mode:
 // the latest of their ends, and how far an edge's clock may be behind its machine's.
 // What ends them may be forgotten then. Clocks that differ are the caller's affair.
+// It is not before the end of any entry that could not be read and was acknowledged:
+// a newer version may read a revocation of these criteria in it.
 //
 // It returns false wherever another edge may hold one that ends later: if anything
 // is missing here ([Denylist.Incomplete]), if an entry is from before the ledger's
@@ -59,6 +61,9 @@ func (d *Denylist) HeldUntil(c revocation.Criteria) (until int64, ok bool) {
 			return 0, false
 		}
 		until = max(until, end+purgeMargin)
+	}
+	if until > 0 {
+		until = max(until, d.lack.waivedUntil()+purgeMargin)
 	}
 	return until, until > 0
 }

@@ -75,6 +75,34 @@ func TestHeldUntilIsSilentWhereSomethingMayBeMissing(t *testing.T) {
 	}
 }
 
+// A newer version may read in an acknowledged entry what this one can't, also after
+// this one was started again.
+func TestHeldUntilIsNotBeforeTheEndOfWhatWasAcknowledged(t *testing.T) {
+	old, _ := newTest(t, Options{})
+	old.Revoke(3, block(epoch0+100, "sub", "alice"))
+	old.MarkUnreadable(4, "a later version", epoch0+900)
+	old.MarkUnreadable(5, "a later version", epoch0+800)
+	old.Acknowledge(4)
+	old.Acknowledge(5)
+	old.SetPosition(position("a", 7))
+	path := filepath.Join(t.TempDir(), "checkpoint")
+	if err := old.WriteCheckpoint(path, testPlace, old.now()); err != nil {
+		t.Fatal(err)
+	}
+	started, _ := newTest(t, Options{})
+	if _, _, err := started.LoadCheckpoint(path, testPlace); err != nil {
+		t.Fatal(err)
+	}
+	for name, d := range map[string]*Denylist{"before": old, "after": started} {
+		if until, ok := d.HeldUntil(criteria("sub", "alice")); !ok || until != epoch0+900+purgeMargin {
+			t.Errorf("%s the start: until %d, %t", name, until, ok)
+		}
+		if until, ok := d.HeldUntil(criteria("sub", "bob")); ok {
+			t.Errorf("%s the start: of nothing, until %d", name, until)
+		}
+	}
+}
+
 func TestHeldUntilOfACheckpoint(t *testing.T) {
 	c := criteria("sub", "alice")
 	old, _ := newTest(t, Options{})

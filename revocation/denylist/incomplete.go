@@ -24,6 +24,7 @@ type lack struct {
 	missing map[revocation.Fingerprint]missing // those entries for which there was no room
 	unread  map[uint64]unread                  // by sequence: what the follower could not read
 	untold  int64                              // the latest end among those beyond maxMissing
+	waived  int64                              // the latest end of an unreadable entry that was acknowledged
 }
 
 type gap struct {

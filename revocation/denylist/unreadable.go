@@ -73,8 +73,16 @@ func (l *lack) acknowledge(sequence uint64, caughtUp bool) bool {
 		return false
 	}
 	delete(l.unread, sequence)
+	l.waived = max(l.waived, u.until)
 	l.publish()
 	return true
+}
+
+// waivedUntil returns when the last of the entries that were acknowledged ends.
+func (l *lack) waivedUntil() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.waived
 }
 
 // readable records that the entry at this sequence was applied, or a part of it:
@@ -130,9 +138,10 @@ func (l *lack) lasting() (reason string, until int64, unreadable []checkpointUnr
 
 // join adds what a checkpoint says. Marks that are not of the present history
 // stay until they end, or the operator acknowledges them.
-func (l *lack) join(unreadable []checkpointUnread, present bool) {
+func (l *lack) join(unreadable []checkpointUnread, waived int64, present bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.waived = max(l.waived, waived)
 	for _, c := range unreadable {
 		u := unread{gap: gap{reason: c.Reason, until: c.Until}, before: c.Before || !present, loaded: true}
 		was, known := l.unread[c.Sequence]

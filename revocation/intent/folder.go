@@ -117,6 +117,17 @@ func (f *folder) write(name string, content []byte) error {
 	return nil
 }
 
+// probe tells whether something can be written.
+func (f *folder) probe() error {
+	path := f.file(randomName(), extNew)
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(make([]byte, 4096))
+	return errors.Join(err, file.Sync(), file.Close(), os.Remove(path))
+}
+
 // accept marks an intent as accepted, durably.
 func (f *folder) accept(name string) error {
 	err := os.Rename(f.file(name, extForwarded), f.file(name, extAccepted))

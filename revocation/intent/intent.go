@@ -7,8 +7,10 @@
 // An intent is written and synced before the request is forwarded, marked as
 // accepted after the server's 200, recorded until the ledger has acknowledged it,
 // also by the next process, and then removed. One that was forwarded and of which
-// nobody learned the outcome is kept for the client's next attempt: only that, or
-// the server's word that the token is dead, lets it be recorded.
+// nobody learned the outcome is kept for the client's next attempt: only the
+// server's 200 to that lets it be recorded. If the server says meanwhile that the
+// token is dead, that token is recorded, and nothing else: tokens end by
+// themselves, too, and what was issued with them lives on then.
 package intent
 
 import (
@@ -33,8 +35,12 @@ type Intent struct {
 	// Token is the token's hash, as in a criteria on [revocation.ClaimToken]: by
 	// it the client's next attempt finds the intent.
 	Token string
-	// Requests are recorded in this order; see [RecordAll].
+	// Requests are recorded in this order; see [RecordAll]. The first one is for
+	// the token itself, and for nothing else.
 	Requests []revocation.Request
+	// Recheck says that the issuer's tokens have to be asked about again when the
+	// requests are recorded: they don't say all that ends with the token.
+	Recheck bool
 	// Made is when the request came.
 	Made time.Time
 	// Ends is when none of the tokens can be alive any more.
@@ -62,6 +68,7 @@ type payload struct {
 	Made     int64     `json:"made"` // Unix milliseconds
 	Ends     int64     `json:"ends"` // Unix seconds
 	Requests []request `json:"requests"`
+	Recheck  bool      `json:"recheck,omitempty"`
 }
 
 type request struct {
@@ -81,7 +88,7 @@ type request struct {
 func encode(i *Intent) ([]byte, error) {
 	p := payload{
 		Issuer: i.Issuer, Client: i.Client, Token: i.Token,
-		Made: i.Made.UnixMilli(), Ends: i.Ends.Unix(),
+		Made: i.Made.UnixMilli(), Ends: i.Ends.Unix(), Recheck: i.Recheck,
 	}
 	for _, r := range i.Requests {
 		p.Requests = append(p.Requests, request{
@@ -125,7 +132,7 @@ func decode(content []byte) (*Intent, error) {
 	}
 	i := &Intent{
 		Issuer: p.Issuer, Client: p.Client, Token: p.Token,
-		Made: time.UnixMilli(p.Made), Ends: time.Unix(p.Ends, 0),
+		Made: time.UnixMilli(p.Made), Ends: time.Unix(p.Ends, 0), Recheck: p.Recheck,
 	}
 	if p.Made < 0 || p.Made > maxTime*1000 || p.Ends < 0 || p.Ends > maxTime {
 		return nil, fmt.Errorf("%w: a time is not valid", errBroken)

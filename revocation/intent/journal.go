@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -22,6 +21,11 @@ const (
 	MaxUnknown = 24 * time.Hour
 
 	minRetry = 100 * time.Millisecond
+	// minShare is how many intents one client may have open at least that are not
+	// accepted; it may have a quarter of all.
+	minShare = 64
+	// maxWriting is how many are written to the disk at once.
+	maxWriting = 16
 	// askFor is for how long the authorization server is asked about the token
 	// of an unknown outcome.
 	askFor = 5 * time.Minute
@@ -68,15 +72,20 @@ type Journal struct {
 
 	mu      sync.Mutex
 	folder  *folder // nil until it could be opened
+	broken  error   // of the last attempt to write; nil: it has succeeded
 	entries map[string]*Entry
-	changed chan struct{} // closed and replaced when an entry is released
 	closed  bool
 	counts  counts
 
-	wake   chan struct{}
-	cancel context.CancelFunc
-	done   chan struct{}
+	writing   chan struct{} // one each while a file is written
+	recording lane
+	asking    lane
+	cancel    context.CancelFunc
+	workers   sync.WaitGroup
 }
+
+// errGone says that the directory is not there any more.
+var errGone = errors.New("the directory of intents is gone")
 
 type counts struct{ late, unknownEnded, evicted, refused uint64 }
 
@@ -99,15 +108,17 @@ func Open(o Options) (*Journal, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	j := &Journal{
 		options: o, log: o.Logger, cancel: cancel,
-		entries: make(map[string]*Entry), changed: make(chan struct{}),
-		wake: make(chan struct{}, 1), done: make(chan struct{}),
+		entries: make(map[string]*Entry), writing: make(chan struct{}, maxWriting),
 	}
+	j.recording = lane{wake: make(chan struct{}, 1), pass: j.recordAll, idle: j.nothingDue}
+	j.asking = lane{wake: make(chan struct{}, 1), pass: j.askAll, idle: j.nothingToAsk}
 	j.mu.Lock()
 	if err := j.open(); err != nil {
 		j.log.Error("intents can't be kept, requests to the authorization server are refused", slog.Any("error", err))
 	}
 	j.mu.Unlock()
-	go j.work(ctx)
+	j.workers.Go(func() { j.work(ctx, &j.recording) })
+	j.workers.Go(func() { j.work(ctx, &j.asking) })
 	return j, nil
 }
 
@@ -123,7 +134,7 @@ func (j *Journal) open() error {
 	if err != nil {
 		return err
 	}
-	j.folder = f
+	j.folder, j.broken = f, nil
 	j.adopt()
 	return nil
 }
@@ -135,94 +146,11 @@ func (j *Journal) adopt() {
 			slog.String("file", file), slog.Any("error", err))
 	})
 	for _, item := range items {
-		e := &Entry{journal: j, name: item.name, intent: *item.intent, accepted: item.accepted}
+		e := &Entry{journal: j, name: item.name, intent: *item.intent, written: isWritten,
+			accepted: item.accepted, due: item.accepted, kept: true}
 		j.entries[e.name] = e
 		j.log.Info("intent taken over", slog.Bool("accepted", e.accepted),
 			slog.String("issuer", e.intent.Issuer), slog.String("client_id", e.intent.Client))
-	}
-}
-
-// Begin makes an intent durable, before its request is forwarded. The caller holds
-// the entry until it calls one of [Entry.Drop], [Entry.Leave] and [Entry.Record].
-// The error wraps [ErrUnavailable].
-func (j *Journal) Begin(i Intent) (*Entry, error) {
-	content, err := encode(&i)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if err := j.open(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	if !j.makeRoom() {
-		j.counts.refused++
-		return nil, fmt.Errorf("%w: %d intents are open", ErrUnavailable, len(j.entries))
-	}
-	e := &Entry{journal: j, name: randomName(), intent: i, held: true}
-	// Under the lock: a place must not be given twice, and one disk syncs once at
-	// a time anyway.
-	if err := j.folder.write(e.name, content); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	for _, old := range j.entries {
-		if old.is(i.Issuer, i.Client, i.Token) && !old.held && !old.accepted {
-			j.forget(old) // this attempt takes its place
-		}
-	}
-	j.entries[e.name] = e
-	return e, nil
-}
-
-// makeRoom tells whether there is room for one more, after it has dropped an
-// unknown outcome if need be: nobody was promised anything about those. The caller
-// holds j.mu.
-func (j *Journal) makeRoom() bool {
-	if len(j.entries) < j.options.MaxOpen {
-		return true
-	}
-	var oldest *Entry
-	for _, e := range j.entries {
-		if !e.held && !e.accepted && (oldest == nil || e.intent.Made.Before(oldest.intent.Made)) {
-			oldest = e
-		}
-	}
-	if oldest == nil {
-		return false
-	}
-	j.counts.evicted++
-	j.log.Warn("intent of unknown outcome dropped for a newer one", slog.String("client_id", oldest.intent.Client))
-	j.forget(oldest)
-	return true
-}
-
-// Resume returns the intent of an earlier attempt of the client on the same token,
-// nil if there is none. It may be accepted already, and not recorded. The caller
-// holds it, as after [Journal.Begin]; if somebody else does, it waits. The error
-// is that of ctx.
-func (j *Journal) Resume(ctx context.Context, issuer, client, token string) (*Entry, error) {
-	for {
-		j.mu.Lock()
-		var match *Entry
-		for _, e := range j.entries {
-			if e.is(issuer, client, token) && (match == nil || e.held && !match.held) {
-				match = e
-			}
-		}
-		changed := j.changed
-		if match == nil || !match.held {
-			if match != nil {
-				match.held = true
-			}
-			j.mu.Unlock()
-			return match, nil
-		}
-		j.mu.Unlock()
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
 	}
 }
 
@@ -237,26 +165,11 @@ func (j *Journal) forget(e *Entry) {
 	}
 }
 
-// release lets others have the entry. The caller holds j.mu.
-func (j *Journal) release(e *Entry) {
-	e.held = false
-	close(j.changed)
-	j.changed = make(chan struct{})
-}
-
-// rouse makes the worker look now.
-func (j *Journal) rouse() {
-	select {
-	case j.wake <- struct{}{}:
-	default:
-	}
-}
-
-// Close stops the worker. Intents stay on disk; the next process, or journal on
+// Close stops the workers. Intents stay on disk; the next process, or journal on
 // the same directory, takes them over.
 func (j *Journal) Close() error {
 	j.cancel()
-	<-j.done
+	j.workers.Wait()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
@@ -281,7 +194,8 @@ func (j *Journal) Close() error {
 
 // Stats describes a journal for operators and metrics.
 type Stats struct {
-	// Usable tells whether intents can be kept.
+	// Usable tells whether intents can be kept, as far as is known from the last
+	// attempt to.
 	Usable bool
 	// Forwarded are at the authorization server just now, Unknown were and nobody
 	// learned what came of it, and Accepted are still to be recorded.
@@ -295,7 +209,7 @@ type Stats struct {
 	Late    uint64 // recorded by the worker
 	Ended   uint64 // of unknown outcome until the end
 	Evicted uint64 // of unknown outcome, dropped for newer ones
-	Refused uint64 // not begun, since too many were open
+	Refused uint64 // not begun, since too many were open or nothing could be written
 }
 
 // Stats returns the present state.
@@ -303,7 +217,7 @@ func (j *Journal) Stats() Stats {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	s := Stats{
-		Usable: j.folder != nil && !j.closed,
+		Usable: j.folder != nil && !j.closed && j.broken == nil,
 		Late:   j.counts.late, Ended: j.counts.unknownEnded, Evicted: j.counts.evicted, Refused: j.counts.refused,
 	}
 	now := j.options.Now()
@@ -312,7 +226,7 @@ func (j *Journal) Stats() Stats {
 		case e.accepted:
 			s.Accepted++
 			s.OldestAccepted = max(s.OldestAccepted, now.Sub(e.intent.Made))
-		case e.held:
+		case e.holders > 0:
 			s.Forwarded++
 		default:
 			s.Unknown++

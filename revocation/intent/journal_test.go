@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -88,7 +89,7 @@ func TestAnotherProcessTakesOverWhatAKilledOneLeft(t *testing.T) {
 	}
 	_ = c.Wait()
 	j.look()
-	j.rouse()
+	j.recording.rouse()
 	eventually(t, "both accepted intents", func() bool { return slices.Equal(r.recorded(), []string{"a", "b"}) })
 	if s := j.Stats(); s.Unknown != 1 {
 		t.Errorf("want one of unknown outcome: %+v", s)
@@ -97,7 +98,8 @@ func TestAnotherProcessTakesOverWhatAKilledOneLeft(t *testing.T) {
 	if err != nil || e == nil {
 		t.Fatalf("the client's next attempt does not find it: %v", err)
 	}
-	e.Drop()
+	_ = e.Accept()
+	_ = e.Record(background, r.record)
 	eventually(t, "no files", func() bool { return len(files(t, dir)) == 0 })
 }
 
@@ -166,7 +168,7 @@ func TestNoIntentNoForwarding(t *testing.T) {
 		t.Fatal(err)
 	}
 	j := open(t, filepath.Join(file, "sub"), new(recorder))
-	if _, err := j.Begin(someIntent("a")); !errors.Is(err, ErrUnavailable) {
+	if _, err := j.Begin(background, someIntent("a")); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("without a directory: %v", err)
 	}
 	if j.Stats().Usable {
@@ -180,11 +182,39 @@ func TestNoIntentNoForwarding(t *testing.T) {
 	if err := os.RemoveAll(j.folder.path); err != nil { // as a full disk: nothing can be written
 		t.Fatal(err)
 	}
-	if _, err := j.Begin(someIntent("b")); !errors.Is(err, ErrUnavailable) {
+	if _, err := j.Begin(background, someIntent("b")); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("when nothing can be written: %v", err)
 	}
-	if s := j.Stats(); s.Forwarded+s.Unknown+s.Accepted != 0 {
+	if s := j.Stats(); s.Forwarded+s.Unknown+s.Accepted != 0 || s.Usable || s.Refused != 2 {
 		t.Errorf("what could not be written is remembered: %+v", s)
+	}
+	begin(t, j, "c").Drop() // in a new directory
+	if !j.Stats().Usable {
+		t.Error("not usable after all is well")
+	}
+	for _, name := range []string{j.options.Dir, j.folder.path} { // without a request, too
+		if err := os.RemoveAll(name); err != nil {
+			t.Fatal(err)
+		}
+		j.look()
+		if !j.Stats().Usable || !exists(j.folder.path) {
+			t.Errorf("%s was removed: %+v", name, j.Stats())
+		}
+	}
+}
+
+// A full disk comes back by itself, and is seen until then.
+func TestADiskThatCannotBeWrittenToIsNotUsable(t *testing.T) {
+	j := open(t, t.TempDir(), new(recorder))
+	j.mu.Lock()
+	j.wrote(j.folder, syscall.ENOSPC)
+	j.mu.Unlock()
+	if j.Stats().Usable {
+		t.Error("usable")
+	}
+	j.look()
+	if !j.Stats().Usable {
+		t.Error("not usable after all is well")
 	}
 }
 
@@ -203,7 +233,7 @@ func TestOpenIntentsAreBounded(t *testing.T) {
 	if s := j.Stats(); s.Unknown != 0 || s.Evicted != 1 || s.Accepted != 1 || s.Forwarded != 2 {
 		t.Errorf("%+v", s)
 	}
-	if _, err := j.Begin(someIntent("more")); !errors.Is(err, ErrUnavailable) {
+	if _, err := j.Begin(background, someIntent("more")); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("a fourth one: %v", err)
 	}
 	another.Drop()
@@ -225,24 +255,17 @@ func TestResumeFindsTheClientsOwnEarlierAttempt(t *testing.T) {
 	if err != nil || e == nil {
 		t.Fatalf("not found: %v", err)
 	}
-	short, cancel := context.WithTimeout(background, 20*time.Millisecond)
-	defer cancel()
-	if _, err := j.Resume(short, iss, "app", "token"); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("somebody holds it: %v", err)
+	again, err := j.Resume(background, iss, "app", "token")
+	if err != nil || again != e {
+		t.Errorf("while another attempt has it: %v", err)
 	}
-	waiting := make(chan *Entry, 1)
-	go func() {
-		e, _ := j.Resume(background, iss, "app", "token")
-		waiting <- e
-	}()
-	e.Leave("")
-	if e := <-waiting; e == nil {
-		t.Error("who waited got nothing")
-	} else {
-		e.Drop()
+	e.Drop()
+	_ = again.Accept()
+	if err := again.Record(background, new(recorder).record); err != nil {
+		t.Fatal(err)
 	}
 	if e, _ := j.Resume(background, iss, "app", "token"); e != nil {
-		t.Error("a dropped one is found")
+		t.Error("a recorded one is found")
 	}
 }
 

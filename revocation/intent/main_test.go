@@ -39,7 +39,7 @@ func child(dir string) {
 		panic(err)
 	}
 	for _, name := range []string{"a", "b", "c"} {
-		e, err := j.Begin(someIntent(name))
+		e, err := j.Begin(context.Background(), someIntent(name))
 		if err != nil {
 			panic(err)
 		}
@@ -145,7 +145,7 @@ func open(t testing.TB, dir string, r *recorder, change ...func(*Options)) *Jour
 
 func begin(t testing.TB, j *Journal, name string) *Entry {
 	t.Helper()
-	e, err := j.Begin(someIntent(name))
+	e, err := j.Begin(context.Background(), someIntent(name))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -91,6 +91,7 @@ func TestRequestsComeBackWhole(t *testing.T) {
 		i := Intent{
 			Issuer: "https://" + text.Draw(t, "issuer"), Client: text.Draw(t, "client"), Token: text.Draw(t, "token"),
 			Made: time.UnixMilli(number.Draw(t, "made")), Ends: time.Unix(number.Draw(t, "ends"), 0),
+			Recheck: rapid.Bool().Draw(t, "recheck"),
 		}
 		for range rapid.IntRange(1, 3).Draw(t, "requests") {
 			i.Requests = append(i.Requests, revocation.Request{

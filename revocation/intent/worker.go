@@ -7,9 +7,24 @@ import (
 	"time"
 )
 
+// lane is one kind of the worker's work. What was accepted is not to wait until
+// an authorization server has been asked about something else.
+type lane struct {
+	wake chan struct{}
+	pass func(context.Context) (ok bool) // tries each intent once; false: try again
+	idle func() bool                     // there is nothing to do but to wait
+}
+
+// rouse makes the lane look now.
+func (l *lane) rouse() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
 // work goes on with intents that no request works on, until ctx ends.
-func (j *Journal) work(ctx context.Context) {
-	defer close(j.done)
+func (j *Journal) work(ctx context.Context, l *lane) {
 	pause := minRetry
 	idle := false
 	looked := j.options.Now()
@@ -19,7 +34,7 @@ func (j *Journal) work(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-j.wake:
+		case <-l.wake:
 			// While it is busy anyway, nothing is tried out of turn: the ledger
 			// may be down.
 			if idle {
@@ -29,16 +44,16 @@ func (j *Journal) work(ctx context.Context) {
 			continue
 		case <-timer.C:
 		}
-		if now := j.options.Now(); now.Sub(looked) >= lookAround {
+		if now := j.options.Now(); l == &j.recording && now.Sub(looked) >= lookAround {
 			looked = now
 			j.look()
 		}
-		if j.pass(ctx) {
+		if l.pass(ctx) {
 			pause = minRetry
 		} else {
 			pause = min(2*pause, j.options.MaxRetry)
 		}
-		if idle = j.idle(); idle {
+		if idle = l.idle(); idle {
 			timer.Reset(lookAround)
 		} else {
 			timer.Reset(pause)
@@ -46,10 +61,23 @@ func (j *Journal) work(ctx context.Context) {
 	}
 }
 
-// look opens the folder, or looks for what dead processes have left.
+// look opens the folder, or looks for what dead processes have left, and whether a
+// folder that could not be written to can be again.
 func (j *Journal) look() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.closed {
+		return
+	}
+	if f := j.folder; f != nil && (j.broken != nil || !exists(f.path)) {
+		j.mu.Unlock()
+		err := f.probe()
+		j.mu.Lock()
+		j.wrote(f, err)
+		if err != nil && j.folder == f {
+			j.log.Error("intents can't be kept, requests to the authorization server are refused", slog.Any("error", err))
+		}
+	}
 	switch {
 	case j.closed:
 	case j.folder == nil:
@@ -61,72 +89,88 @@ func (j *Journal) look() {
 	}
 }
 
-// idle tells whether there is nothing to do but to wait.
-func (j *Journal) idle() bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	for _, e := range j.entries {
-		if e.accepted || e.token != "" {
-			return false
-		}
-	}
-	return j.folder != nil
+func (j *Journal) nothingDue() bool {
+	return len(j.pick(func(e *Entry) bool { return e.due })) == 0
 }
 
-// pass tries each intent once, the oldest first, and returns false if one of them
-// has to be tried again.
-func (j *Journal) pass(ctx context.Context) (ok bool) {
+func (j *Journal) nothingToAsk() bool {
+	return len(j.pick(func(e *Entry) bool { return e.token != "" })) == 0
+}
+
+// pick returns the entries that are wanted, the oldest first.
+func (j *Journal) pick(wanted func(*Entry) bool) []*Entry {
 	j.mu.Lock()
-	todo := make([]*Entry, 0, len(j.entries))
-	now := j.options.Now()
+	defer j.mu.Unlock()
+	var picked []*Entry
 	for _, e := range j.entries {
-		switch {
-		case e.held:
-		case j.over(e, now):
-		case e.accepted, e.token != "":
-			todo = append(todo, e)
+		if wanted(e) {
+			picked = append(picked, e)
 		}
 	}
-	j.mu.Unlock()
-	slices.SortFunc(todo, func(a, b *Entry) int { return a.intent.Made.Compare(b.intent.Made) })
-	ok = true
-	down := false // the ledger: the others would only wait for it, too
-	for _, e := range todo {
-		if ctx.Err() != nil {
+	slices.SortFunc(picked, func(a, b *Entry) int { return a.intent.Made.Compare(b.intent.Made) })
+	return picked
+}
+
+// recordAll records what is due. It ends with the first failure: the ledger is
+// down, and the others would only wait for it, too.
+func (j *Journal) recordAll(ctx context.Context) (ok bool) {
+	now := j.options.Now()
+	for _, e := range j.pick(func(e *Entry) bool { return !j.over(e, now) && e.due }) {
+		if ctx.Err() != nil || !j.recordLate(ctx, e) {
 			return false
 		}
-		switch {
-		case !j.hold(e):
-			continue
-		case !j.settle(ctx, e):
-			ok = false
-			j.free(e)
-		case down:
-			ok = false
-			j.free(e)
-		default:
-			attempt, cancel := context.WithTimeout(ctx, j.options.Timeout)
-			err := e.Record(attempt, j.options.Record)
-			cancel()
-			switch {
-			case finished(err):
-				j.mu.Lock()
-				j.counts.late++
-				j.mu.Unlock()
-				j.log.Info("revocation recorded late", slog.String("issuer", e.intent.Issuer),
-					slog.String("client_id", e.intent.Client), slog.Duration("after", j.options.Now().Sub(e.intent.Made)))
-			case !hopeless(err):
-				ok, down = false, true
-				j.log.Debug("revocation not recorded yet", slog.Any("error", err))
-			}
+	}
+	return true
+}
+
+// recordLate records an intent, or its first request only if the authorization
+// server has said nothing but that the token is dead. It returns false if it has
+// to be tried again.
+func (j *Journal) recordLate(ctx context.Context, e *Entry) (ok bool) {
+	j.mu.Lock()
+	all, i := e.accepted, e.intent
+	gone := j.entries[e.name] != e || !e.due
+	j.mu.Unlock()
+	if gone {
+		return true
+	}
+	if !all {
+		i.Requests = i.Requests[:1]
+	}
+	attempt, cancel := context.WithTimeout(ctx, j.options.Timeout)
+	err := j.options.Record(attempt, &i)
+	cancel()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	switch {
+	case !finished(err) && !hopeless(err):
+		j.log.Debug("revocation not recorded yet", slog.Any("error", err))
+		return false
+	case j.entries[e.name] != e:
+		return true // a request has recorded it meanwhile
+	case all || !finished(err):
+		j.recorded(e, err)
+	case e.accepted:
+		return true // meanwhile: the rest of it is for its request
+	default:
+		e.due = false
+		if e.kept = len(e.intent.Requests) > 1; !e.kept {
+			j.settle(e)
 		}
 	}
-	return ok
+	if finished(err) {
+		j.counts.late++
+		j.log.Info("revocation recorded late", slog.String("issuer", i.Issuer), slog.String("client_id", i.Client),
+			slog.Bool("accepted", all), slog.Duration("after", j.options.Now().Sub(i.Made)))
+	}
+	return true
 }
 
 // over forgets what can't matter any more. The caller holds j.mu.
 func (j *Journal) over(e *Entry, now time.Time) bool {
 	switch {
+	case e.holders > 0:
+		return false
 	case now.After(e.intent.Ends):
 		if e.accepted {
 			j.log.Warn("a revocation was not recorded before its token ended", slog.String("client_id", e.intent.Client))
@@ -143,48 +187,37 @@ func (j *Journal) over(e *Entry, now time.Time) bool {
 	return true
 }
 
-// hold takes the entry, unless a request has it by now, or it is gone.
-func (j *Journal) hold(e *Entry) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if e.held || j.entries[e.name] != e {
-		return false
-	}
-	e.held = true
-	return true
-}
-
-func (j *Journal) free(e *Entry) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.release(e)
-}
-
-// settle tells whether the entry, which the caller holds, is accepted. If its
-// outcome is unknown, the authorization server is asked: a token that was alive
-// before the request and is dead now may be denied, whoever's doing it was. One
-// that is still alive proves nothing yet: the request may be on its way.
-func (j *Journal) settle(ctx context.Context, e *Entry) bool {
-	j.mu.Lock()
-	accepted, token, since := e.accepted, e.token, e.since
-	j.mu.Unlock()
-	if accepted {
-		return true
-	}
-	if token == "" {
-		return false
-	}
-	attempt, cancel := context.WithTimeout(ctx, j.options.Timeout)
-	active, err := j.options.Active(attempt, e.intent.Issuer, token)
-	cancel()
-	if err == nil && !active {
-		_ = e.Accept() // logged there
-		return true
-	}
-	if j.options.Now().Sub(since) > askFor {
+// askAll asks the authorization server about tokens of unknown outcome. One that
+// was alive before the request and is dead now may be denied, whoever's doing it
+// was. One that is still alive proves nothing yet: the request may be on its way.
+func (j *Journal) askAll(ctx context.Context) (ok bool) {
+	ok = true
+	for _, e := range j.pick(func(e *Entry) bool { return e.token != "" }) {
 		j.mu.Lock()
-		e.token = ""
+		token, since := e.token, e.since
+		gone := j.entries[e.name] != e || token == ""
+		j.mu.Unlock()
+		switch {
+		case ctx.Err() != nil:
+			return false
+		case gone:
+			continue
+		}
+		attempt, cancel := context.WithTimeout(ctx, j.options.Timeout)
+		active, err := j.options.Active(attempt, e.intent.Issuer, token)
+		cancel()
+		j.mu.Lock()
+		switch {
+		case e.token == "": // accepted meanwhile
+		case err == nil && !active:
+			e.token, e.due = "", true
+			j.recording.rouse()
+		case j.options.Now().Sub(since) > askFor:
+			e.token = ""
+		default:
+			ok = false
+		}
 		j.mu.Unlock()
 	}
-	return false
+	return ok
 }

@@ -6,7 +6,8 @@ import (
 )
 
 // What can be wrong with a presented token. Every error of [Set.Identify] wraps
-// exactly one of these, apart from [ErrOtherKind]. No error text holds a token or a part of its signature.
+// exactly one of these, apart from [ErrOtherKind] and [ErrNoIssuer]. No error text
+// holds a token or a part of its signature.
 var (
 	// ErrNotJWT says that the token is opaque, or encrypted, which is the same
 	// to whoever has no key: only introspection, or the hash of the whole token
@@ -16,6 +17,10 @@ var (
 	// well-formed one. It is never treated as opaque: a lax parser behind us
 	// might accept what our reader refuses.
 	ErrMalformed = errors.New("malformed token")
+	// ErrNoIssuer says that a signed JWT has no iss at all: no access token that is
+	// accepted here, but perhaps a refresh token that only its server understands.
+	// Its errors wrap [ErrMalformed], too.
+	ErrNoIssuer = errors.New("no issuer")
 	// ErrUnknownIssuer says that no configured issuer has the token's iss.
 	ErrUnknownIssuer = errors.New("unknown issuer")
 	// ErrInvalid says that the token was proven not to be a valid access token:
@@ -42,6 +47,15 @@ type malformedError string
 
 func (e malformedError) Error() string        { return "malformed token: " + string(e) }
 func (e malformedError) Is(target error) bool { return target == ErrMalformed }
+
+// noIssuerError is a malformedError that is [ErrNoIssuer] as well.
+type noIssuerError struct{ malformedError }
+
+func (e noIssuerError) Is(target error) bool {
+	return target == ErrNoIssuer || e.malformedError.Is(target)
+}
+
+var errNoIssuer error = noIssuerError{"it has no iss"}
 
 // An invalidError is the constant counterpart for [ErrInvalid].
 type invalidError string

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/edge-revocation/caddy-token-revocation/revocation"
+	"github.com/edge-revocation/caddy-token-revocation/revocation/internal/turns"
 )
 
 // Errors of [Introspector.Introspect], besides [ErrNotAToken], [ErrMalformed],
@@ -25,6 +27,10 @@ var (
 	// server could not be asked, or what it said is no answer. Answer 503, never
 	// 401 or a revocation's 200.
 	ErrIntrospectionUnavailable = errors.New("introspection is unavailable")
+	// ErrUnnameable says that the token is active, and that a claim which the caller
+	// has asked for by name can't be compared with a revocation: it is too long,
+	// say. Its errors wrap [ErrIntrospectionUnavailable], too. The answer is kept.
+	ErrUnnameable = errors.New("unnameable claim")
 )
 
 // TokenUse is what a token is for, as far as the authorization server tells.
@@ -76,6 +82,11 @@ type IntrospectionRequest struct {
 	// the issuer's access tokens, and those that are not valid yet. One whose exp
 	// is over is inactive all the same.
 	IgnoreExpiry bool
+	// Source is the address of whoever has presented the token, if it is known.
+	// When more is asked than the authorization server may be asked at once,
+	// networks (IPv4 addresses, the /64 of IPv6 addresses, and all whose address
+	// is not known together) take turns.
+	Source netip.Addr
 }
 
 // Introspection is what is known of a token that is active.
@@ -105,8 +116,9 @@ type Introspector struct {
 	auth      clientAuth
 	endpoint  *endpointSource
 	breaker   breaker
-	slots     chan struct{} // one for each question that is being asked
+	turns     *turns.Limiter // a slot for each question that is being asked
 	lastError atomic.Pointer[string]
+	away      atomic.Bool // why is [ErrUnreachable]
 	counts    introspectionCounts
 	durations durationCounts
 
@@ -139,10 +151,12 @@ func NewIntrospector(i *Issuer, c IntrospectionConfig, client *http.Client) (*In
 		return nil, err
 	}
 	n := &Introspector{
-		issuer:   i,
-		config:   c,
-		breaker:  breaker{limit: c.BreakerFailures, cooldown: time.Duration(c.BreakerCooldown), now: i.now},
-		slots:    make(chan struct{}, c.MaxConcurrent),
+		issuer:  i,
+		config:  c,
+		breaker: breaker{limit: c.BreakerFailures, cooldown: time.Duration(c.BreakerCooldown), now: i.now},
+		turns: turns.New(turns.Options{
+			Slots: c.MaxConcurrent, Wait: time.Duration(c.Timeout) / maxWaitPart, Queue: maxWaiting,
+		}),
 		cache:    newAnswerCache(time.Duration(c.CacheTTL), c.CacheSize),
 		running:  make(map[*introspectionFlight]struct{}),
 		joinable: make(map[flightKey]*introspectionFlight),
@@ -169,7 +183,9 @@ func (n *Introspector) Issuer() *Issuer { return n.issuer }
 // A JWT of another issuer and what looks like a broken JWT are refused and sent
 // to nobody. Questions about the same token at the same time are asked once;
 // when ctx ends, only this caller stops waiting. There are no retries: a caller
-// that gets [ErrIntrospectionUnavailable] has to decide.
+// that gets [ErrIntrospectionUnavailable] has to decide. One whose question does not
+// get its turn in half of the timeout, or at once if too many wait already, gets
+// it, too.
 func (n *Introspector) Introspect(ctx context.Context, token string, req IntrospectionRequest) (Introspection, error) {
 	switch {
 	case token == "" || len(token) > maxToken:
@@ -180,7 +196,7 @@ func (n *Introspector) Introspect(ctx context.Context, token string, req Introsp
 	if req.MaxAge == 0 {
 		req.MaxAge = MaxIntrospectionTTL
 	}
-	a, f, err := n.board(token, req.Hint, req.MaxAge)
+	a, f, err := n.board(token, req)
 	switch {
 	case err != nil:
 		return Introspection{}, err
@@ -188,15 +204,34 @@ func (n *Introspector) Introspect(ctx context.Context, token string, req Introsp
 		return n.judge(a, req)
 	}
 	defer n.leave(f)
-	select {
-	case <-f.done:
-	case <-ctx.Done():
-		return Introspection{}, unavailable("%w", context.Cause(ctx))
-	}
-	if f.err != nil {
-		return Introspection{}, f.err
+	if err := n.await(ctx, f); err != nil {
+		return Introspection{}, err
 	}
 	return n.judge(f.answer, req)
+}
+
+// await waits until the flight has ended, and returns its error. Of a question
+// that had to wait for its turn, only the caller gives up when the timeout is
+// over: the server has as much time for it as for any other, and is not to blame
+// before that is over, too.
+func (n *Introspector) await(ctx context.Context, f *introspectionFlight) error {
+	patience := time.NewTimer(time.Duration(n.config.Timeout))
+	defer patience.Stop()
+	for {
+		select {
+		case <-f.done:
+			if errors.Is(f.err, errNoTurn) {
+				n.counts.refused.Add(1)
+			}
+			return f.err
+		case <-ctx.Done():
+			return unavailable("%w", context.Cause(ctx))
+		case <-patience.C:
+			if f.waited.Load() {
+				return unavailable("no answer within %s, the wait for its turn included", n.config.Timeout)
+			}
+		}
+	}
 }
 
 // judge tells whether what is known of the token is good enough for req.
@@ -263,7 +298,7 @@ type IntrospectionStatus struct {
 	Failed   uint64 // not answered, or not usably
 	Hits     uint64 // callers who got a kept answer
 	Shared   uint64 // callers who joined another's question
-	Refused  uint64 // callers turned away: open breaker, or too many questions
+	Refused  uint64 // callers turned away: open breaker, or no turn in time
 	Purged   uint64 // answers forgotten by Purge and PurgeToken
 	Opened   uint64 // how often the breaker has opened
 

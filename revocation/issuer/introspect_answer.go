@@ -128,7 +128,8 @@ func (i *Issuer) viewOf(a *activeAnswer, names []string) (*answerView, error) {
 	}
 	v, err := i.newView(a, names)
 	if err != nil {
-		return nil, err
+		// Without these names it could be read: see readAnswer.
+		return nil, fmt.Errorf("%w: %w", ErrUnnameable, err)
 	}
 	a.view.Store(v)
 	return v, nil
@@ -204,7 +205,7 @@ func tokenUse(s *scanner) TokenUse {
 	use := UseUnknown
 	for _, name := range []string{"token_use", "token_type", "typ"} {
 		text, _ := textMember(s, name)
-		text = strings.TrimPrefix(strings.ToLower(text), "urn:ietf:params:oauth:token-type:")
+		text = strings.TrimPrefix(strings.ToLower(text), kindURN)
 		switch text {
 		case "bearer", "dpop", "pop", "mac", "access_token", "access", "at+jwt":
 			use = max(use, UseAccess)

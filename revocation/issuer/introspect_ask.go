@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -56,7 +57,7 @@ func newIntrospectionClient(given *http.Client, connections int) (c *http.Client
 func (n *Introspector) ask(ctx context.Context, token, hint string) ([]byte, outcome, error) {
 	endpoint, err := n.endpoint.get(ctx)
 	if err != nil {
-		return nil, failed(ctx), unavailable("%v", err)
+		return nil, failed(ctx), noExchange(ctx, unavailable("%v", err))
 	}
 	req, err := n.newQuestion(ctx, endpoint, token, hint)
 	if err != nil {
@@ -64,7 +65,7 @@ func (n *Introspector) ask(ctx context.Context, token, hint string) ([]byte, out
 	}
 	resp, err := n.client.Do(req)
 	if err != nil {
-		return nil, failed(ctx), unavailable("%s", n.transportReason(ctx, err))
+		return nil, failed(ctx), noExchange(ctx, unavailable("%s", n.transportReason(ctx, err)))
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if o, err := checkStatus(resp.StatusCode); err != nil {
@@ -77,7 +78,7 @@ func (n *Introspector) ask(ctx context.Context, token, hint string) ([]byte, out
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch {
 	case err != nil:
-		return nil, failed(ctx), unavailable("reading the answer: %s", n.transportReason(ctx, err))
+		return nil, failed(ctx), noExchange(ctx, unavailable("reading the answer: %s", n.transportReason(ctx, err)))
 	case len(body) > maxAnswer:
 		// The claims of one token can be that long: no fault of the server's.
 		return nil, outcomeAnswered, unavailable("the answer is longer than %d bytes", maxAnswer)
@@ -123,19 +124,31 @@ func (n *Introspector) newQuestion(ctx context.Context, endpoint *url.URL, token
 	return req, nil
 }
 
+// aboutTheQuestion are the statuses that may be due to the token, which anybody
+// can choose: its characters, or its length, which edges accept up to 16 KiB, and
+// servers not always. They say nothing of what becomes of other tokens.
+var aboutTheQuestion = []int{
+	http.StatusBadRequest,
+	http.StatusRequestEntityTooLarge,
+	http.StatusRequestURITooLong,
+	http.StatusUnprocessableEntity,
+	http.StatusRequestHeaderFieldsTooLarge,
+}
+
 // checkStatus lets 200 through, and nothing else. Neither an error nor a
 // redirect says anything of the token.
 func checkStatus(status int) (outcome, error) {
 	switch {
 	case status == http.StatusOK:
 		return outcomeAnswered, nil
-	case status == http.StatusBadRequest:
-		// May be due to the token, which anybody can choose.
-		return outcomeAnswered, unavailable("the authorization server does not accept the question (status 400)")
+	case slices.Contains(aboutTheQuestion, status):
+		return outcomeAnswered, unavailable("the authorization server does not accept the question (status %d)", status)
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		return outcomeFailed, unavailable("the authorization server refuses our credentials (status %d)", status)
 	case status/100 == 3:
 		return outcomeFailed, unavailable("the endpoint redirects (status %d): configure the final address", status)
+	case status/100 == 5:
+		return outcomeFailed, unreachableError{unavailable("the endpoint answers with status %d", status)}
 	default:
 		return outcomeFailed, unavailable("the endpoint answers with status %d", status)
 	}

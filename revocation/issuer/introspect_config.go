@@ -77,17 +77,21 @@ type IntrospectionConfig struct {
 	// client_id.
 	ResponseAudience string `json:"response_audience,omitempty"`
 
-	// Timeout is how long one question may take in all: the wait for its turn,
-	// for discovery and for keys included. Default: 3s. From 100ms to 30s.
+	// Timeout is how long a caller waits for an answer in all, discovery and keys
+	// included; at most half of it for the question's turn. It is also how long
+	// the authorization server has for the answer, before the question counts as
+	// failed. Default: 3s. From 100ms to 30s.
 	Timeout Duration `json:"timeout,omitempty"`
 
-	// MaxConcurrent is how many questions are asked at the same time; more wait
-	// for their turn. Default: 16. At most 1024.
+	// MaxConcurrent is how many questions are asked at the same time. Up to 1024
+	// more wait, and the networks that they come from take turns; of a full
+	// queue, the network with the most loses the last. Default: 16. At most 1024.
 	MaxConcurrent int `json:"max_concurrent,omitempty"`
 
 	// BreakerFailures is after how many failed questions in a row no more are
 	// asked for a while, so that neither requests nor an overloaded server wait
-	// for each other. Default: 5. A negative value means never.
+	// for each other. What may be due to a token, such as status 400 or 413, or
+	// to the wait for its turn, is no failure. Default: 5. A negative value means never.
 	BreakerFailures int `json:"breaker_failures,omitempty"`
 
 	// BreakerCooldown is how long that while is, and up to a tenth longer. Then

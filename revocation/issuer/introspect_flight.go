@@ -6,13 +6,18 @@ import (
 	"encoding/base64"
 	"errors"
 	"log/slog"
+	"net/netip"
+	"sync/atomic"
 	"time"
 )
 
 const (
-	// maxFlights bounds the questions that are on their way or wait for their
-	// turn, and with them what a flood of made-up tokens can occupy.
-	maxFlights = 1024
+	// maxWaiting bounds the questions that wait for their turn, and with them
+	// what a flood of made-up tokens can occupy.
+	maxWaiting = 1024
+	// maxWaitPart is which part of the timeout a question may wait for its turn:
+	// enough has to be left for the answer.
+	maxWaitPart = 2
 	// maxPurges is how many purges a flight remembers to judge its answer by.
 	maxPurges = 64
 )
@@ -21,6 +26,7 @@ const (
 var (
 	errAbandoned        = errors.New("nobody waits for the answer any more")
 	errIntrospectClosed = errors.New("introspection is closed")
+	errNoTurn           = errors.New("too many questions wait for their turn")
 )
 
 // flightKey is what callers that share a question have in common. The hint is
@@ -41,6 +47,7 @@ type introspectionFlight struct {
 	ticket uint64 // of the breaker
 	cancel context.CancelCauseFunc
 
+	waited  atomic.Bool // for its turn
 	waiters int
 	sent    bool
 	purges  []*purge // since it began
@@ -51,13 +58,13 @@ type introspectionFlight struct {
 	err    error
 }
 
-// board returns a kept answer, or a flight to wait for. With a negative maxAge,
+// board returns a kept answer, or a flight to wait for. With a negative MaxAge,
 // the flight begins now: its answer is to a question that was asked after the
 // call.
-func (n *Introspector) board(token, hint string, maxAge time.Duration) (*activeAnswer, *introspectionFlight, error) {
-	key := flightKey{sha256.Sum256([]byte(token)), hint}
+func (n *Introspector) board(token string, req IntrospectionRequest) (*activeAnswer, *introspectionFlight, error) {
+	key := flightKey{sha256.Sum256([]byte(token)), req.Hint}
 	n.mu.Lock()
-	a, f := n.known(key, maxAge)
+	a, f := n.known(key, req.MaxAge)
 	n.mu.Unlock()
 	if a != nil || f != nil {
 		return a, f, nil
@@ -71,10 +78,10 @@ func (n *Introspector) board(token, hint string, maxAge time.Duration) (*activeA
 	if n.closed {
 		return nil, nil, unavailable("%w", errIntrospectClosed)
 	}
-	if a, f = n.known(key, maxAge); a != nil || f != nil {
+	if a, f = n.known(key, req.MaxAge); a != nil || f != nil {
 		return a, f, nil
 	}
-	f, err = n.depart(key, hash, token)
+	f, err = n.depart(key, hash, token, req.Source)
 	return nil, f, err
 }
 
@@ -99,11 +106,7 @@ func (n *Introspector) known(key flightKey, maxAge time.Duration) (*activeAnswer
 }
 
 // depart begins a flight with the caller on it. The mutex is held.
-func (n *Introspector) depart(key flightKey, hash, token string) (*introspectionFlight, error) {
-	if len(n.running) >= maxFlights {
-		n.counts.refused.Add(1)
-		return nil, unavailable("%d questions are waiting already", maxFlights)
-	}
+func (n *Introspector) depart(key flightKey, hash, token string, from netip.Addr) (*introspectionFlight, error) {
 	ticket, ok := n.breaker.admit()
 	if !ok {
 		n.counts.refused.Add(1)
@@ -118,16 +121,20 @@ func (n *Introspector) depart(key flightKey, hash, token string) (*introspection
 	ctx, f.cancel = context.WithCancelCause(n.ctx)
 	n.running[f] = struct{}{}
 	n.joinable[key] = f
-	n.flying.Go(func() { n.fly(ctx, f, token) })
+	n.flying.Go(func() { n.fly(ctx, f, token, from) })
 	return f, nil
 }
 
 // errOpen says that the breaker is open, and why.
 func (n *Introspector) errOpen() error {
+	err := unavailable("not asked, after too many failures in a row")
 	if last := n.lastError.Load(); last != nil {
-		return unavailable("not asked, after too many failures in a row, the last being: %s", *last)
+		err = unavailable("not asked, after too many failures in a row, the last being: %s", *last)
 	}
-	return unavailable("not asked, after too many failures in a row")
+	if n.away.Load() {
+		return unreachableError{err}
+	}
+	return err // other failures may be due to tokens
 }
 
 // leave takes a caller that waits no longer off the flight. A question that
@@ -151,11 +158,9 @@ func (n *Introspector) detach(f *introspectionFlight) {
 }
 
 // fly asks the question of f and hands the answer to those who wait.
-func (n *Introspector) fly(ctx context.Context, f *introspectionFlight, token string) {
+func (n *Introspector) fly(ctx context.Context, f *introspectionFlight, token string, from netip.Addr) {
 	defer f.cancel(nil)
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(n.config.Timeout))
-	defer cancel()
-	a, o, err := n.askInTurn(ctx, f, token)
+	a, o, err := n.askInTurn(ctx, f, token, from)
 	switch {
 	case err == nil:
 		n.counts.active.Add(1)
@@ -168,22 +173,32 @@ func (n *Introspector) fly(ctx context.Context, f *introspectionFlight, token st
 	if o == outcomeFailed {
 		text := reasonUnavailable(err)
 		n.lastError.Store(&text)
+		n.away.Store(errors.Is(err, ErrUnreachable))
 	}
 	n.report(ctx, f.ticket, o, err)
 	n.land(f, a, err)
 }
 
-// askInTurn waits for a free slot and asks.
-func (n *Introspector) askInTurn(ctx context.Context, f *introspectionFlight, token string) (*activeAnswer, outcome, error) {
-	select {
-	case n.slots <- struct{}{}:
-		defer func() { <-n.slots }()
-	case <-ctx.Done():
-		if err := context.Cause(ctx); !errors.Is(err, context.DeadlineExceeded) {
-			return nil, outcomeVoid, unavailable("%w", err)
+// askInTurn waits for a free slot and asks. The timeout begins anew then: by how
+// long a question has waited, which anybody who makes up tokens can bring about,
+// the server must not be judged.
+func (n *Introspector) askInTurn(
+	ctx context.Context, f *introspectionFlight, token string, from netip.Addr,
+) (*activeAnswer, outcome, error) {
+	release := n.turns.Try(from)
+	if release == nil {
+		f.waited.Store(true)
+		var err error
+		if release, err = n.turns.Acquire(ctx, from); err != nil {
+			if cause := context.Cause(ctx); cause != nil {
+				return nil, outcomeVoid, unavailable("%w", cause)
+			}
+			return nil, outcomeVoid, unavailable("%w: %d are asked already, and %w", errNoTurn, n.config.MaxConcurrent, err)
 		}
-		return nil, outcomeVoid, unavailable("no free slot within %s: %d questions are asked already", n.config.Timeout, n.config.MaxConcurrent)
 	}
+	defer release()
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(n.config.Timeout))
+	defer cancel()
 	// Those in front may have found out that the server does not answer.
 	if !n.breaker.stands(f.ticket) {
 		return nil, outcomeVoid, n.errOpen()
@@ -223,7 +238,7 @@ func (n *Introspector) send(f *introspectionFlight) bool {
 func (n *Introspector) report(ctx context.Context, ticket uint64, o outcome, err error) {
 	before, after := n.breaker.report(ticket, o)
 	switch {
-	case after == BreakerOpen && o == outcomeFailed:
+	case before != BreakerOpen && after == BreakerOpen && o == outcomeFailed:
 		n.counts.opened.Add(1)
 		if before == BreakerClosed {
 			n.issuer.logger.LogAttrs(ctx, slog.LevelError,

@@ -228,27 +228,6 @@ func TestAQuestionThatWaitsForItsTurnStaysWhileSomebodyWantsIt(t *testing.T) {
 	}
 }
 
-func TestTooManyQuestionsAreRefused(t *testing.T) {
-	g := newGate()
-	s := newAsked(t, g.serve)
-	n := s.introspector(t, func(of *Config, c *IntrospectionConfig, o *Options) {
-		slow(of, c, o)
-		c.MaxConcurrent = 1
-	})
-	ctx, cancel := context.WithCancel(t.Context())
-	var callers sync.WaitGroup
-	for c := range maxFlights {
-		callers.Go(func() { _, _ = n.Introspect(ctx, fmt.Sprint("token-", c), IntrospectionRequest{}) })
-	}
-	eventually(t, "all wait", func() bool { return n.Status().Running == maxFlights })
-	introspectError(t, n, testToken, IntrospectionRequest{}, ErrIntrospectionUnavailable)
-	if n.Status().Refused != 1 {
-		t.Errorf("%+v", n.Status())
-	}
-	cancel()
-	callers.Wait()
-}
-
 func TestTheTimeoutIsThatOfTheWholeQuestion(t *testing.T) {
 	g := newGate()
 	s := newAsked(t, g.serve)

@@ -69,6 +69,17 @@ func (j *JWT) Texts(claim string) (texts []string, ok bool) {
 	}
 }
 
+// Use returns what the JWT says that it is for: by the typ of an access token (RFC
+// 9068), or by token_use, typ or token_type among its claims. A token_type of
+// Bearer says that it is an access token, as in RFC 6749.
+func (j *JWT) Use() TokenUse {
+	use := tokenUse(&j.reading.scanner)
+	if use == UseUnknown && j.Type() == "at+jwt" {
+		return UseAccess
+	}
+	return use
+}
+
 // Times returns exp, nbf and iat in Unix seconds, zero for those that are
 // missing; exp and nbf are rounded up, iat down. The error wraps [ErrMalformed].
 func (j *JWT) Times() (exp, nbf, iat int64, err error) {

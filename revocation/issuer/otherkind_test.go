@@ -41,3 +41,21 @@ func TestOtherKindsOfJWTAreToldApart(t *testing.T) {
 		})
 	}
 }
+
+// A JWT without iss is told apart from a broken one, and from one whose iss is no
+// name.
+func TestAJWTWithoutIssuerIsToldApart(t *testing.T) {
+	as := revocationtest.NewAuthServer(t)
+	set, _ := trustServer(t, as, nil)
+	for iss, none := range map[any]bool{nil: true, "": false, 5: false} {
+		claims := as.Claims(nil)
+		claims["iss"] = iss
+		if iss == nil {
+			delete(claims, "iss")
+		}
+		_, _, err := set.Identify(t.Context(), as.Sign(claims, "ES256"), Request{Wait: true})
+		if !errors.Is(err, ErrMalformed) || errors.Is(err, ErrNoIssuer) != none {
+			t.Errorf("iss %v: %v", iss, err)
+		}
+	}
+}

@@ -1,6 +1,8 @@
 package issuer
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -22,6 +24,11 @@ func TestRefreshTokensAreIdentifiedOnRequest(t *testing.T) {
 	sign := func(key jose.JSONWebKey, typ any, claims map[string]any) string {
 		return revocationtest.SignWith(t, key, map[string]any{"typ": typ}, as.Claims(claims))
 	}
+	escaped, err := json.Marshal(as.Claims(map[string]any{"token_use": "refresh"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	escaped = bytes.Replace(escaped, []byte(`"refresh"`), []byte(`"\u0072efresh"`), 1)
 	for name, c := range map[string]struct {
 		token string
 		use   TokenUse
@@ -34,6 +41,14 @@ func TestRefreshTokensAreIdentifiedOnRequest(t *testing.T) {
 		"configured header":              {sign(es, "offline+jwt", nil), UseRefresh, nil, 0},
 		"known header":                   {sign(es, "rt+jwt", nil), UseRefresh, nil, 0},
 		"Keycloak's claim":               {sign(es, "JWT", map[string]any{"typ": "Offline"}), UseRefresh, nil, 0},
+		"token_use":                      {sign(es, "JWT", map[string]any{"token_use": "refresh"}), UseRefresh, nil, 0},
+		"token_use, in capitals":         {sign(es, "JWT", map[string]any{"token_use": "REFRESH_TOKEN"}), UseRefresh, nil, 0},
+		"token_type":                     {sign(es, "JWT", map[string]any{"token_type": "refresh"}), UseRefresh, nil, 0},
+		"token_type, as a URN":           {sign(es, "JWT", map[string]any{"token_type": "urn:ietf:params:oauth:token-type:refresh_token"}), UseRefresh, nil, 0},
+		"token_use, escaped":             {revocationtest.SignWith(t, es, nil, escaped), UseRefresh, nil, 0},
+		"token_use beside a header":      {sign(es, "at+jwt", map[string]any{"token_use": "refresh"}), UseRefresh, nil, 0},
+		"token_use of an access token":   {sign(es, "JWT", map[string]any{"token_use": "access", "token_type": "Bearer"}), UseAccess, nil, 0},
+		"token_use that is no text":      {sign(es, "JWT", map[string]any{"token_use": []string{"refresh"}}), UseAccess, nil, 0},
 		"access token by header":         {sign(es, "at+jwt", map[string]any{"typ": "RT"}), UseAccess, nil, 0},
 		"forged":                         {sign(forged, "rt+jwt", nil), 0, ErrInvalid, UseUnknown},
 		"not signed":                     {sign(hs, "rt+jwt", nil) + "x", 0, ErrOtherKind, UseRefresh},

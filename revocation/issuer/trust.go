@@ -140,6 +140,8 @@ var standardClaims = newClaimMap(nil)
 func (r *reading) issuer() ([]byte, error) {
 	m := r.registered[claimIss]
 	switch {
+	case m.name == nil:
+		return nil, errNoIssuer
 	case len(m.value) == 0:
 		return nil, malformedError("it has no iss")
 	case m.kind == kindString:

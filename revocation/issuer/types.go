@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 
@@ -75,6 +76,8 @@ var (
 func (p typePolicy) check(r *reading) error {
 	typ := normalType(r.typ)
 	switch {
+	case saysRefresh(&r.scanner):
+		return errRefreshToken
 	case typ == "at+jwt" && (len(p.accepted) == 0 || slices.Contains(p.accepted, typ)):
 		return nil // says what it is
 	case p.isRefresh(r, typ):
@@ -109,6 +112,32 @@ func (p typePolicy) isRefresh(r *reading, typ string) bool {
 	}
 	return len(p.refresh) > 0 && slices.Contains(p.refresh, normalType(m.value))
 }
+
+// saysRefresh tells whether token_use or token_type says that it is a refresh
+// token, in the words that [tokenUse] knows. No other mark outweighs that: no
+// issuer writes it into an access token.
+func saysRefresh(s *scanner) bool {
+	for _, name := range [...]string{"token_use", "token_type"} {
+		m, found := s.find(name)
+		if !found || m.kind != kindString && m.kind != kindEscaped {
+			continue
+		}
+		text := m.value
+		if m.kind == kindEscaped {
+			text = unescape(nil, text)
+		}
+		if n := len(kindURN); len(text) > n && bytes.EqualFold(text[:n], []byte(kindURN)) {
+			text = text[n:]
+		}
+		if bytes.EqualFold(text, []byte("refresh")) || bytes.EqualFold(text, []byte("refresh_token")) {
+			return true
+		}
+	}
+	return false
+}
+
+// kindURN is what the names of token types begin with (RFC 8693, section 3).
+const kindURN = "urn:ietf:params:oauth:token-type:"
 
 // checkContents recognises other kinds of JWT by their claims, where typ leaves
 // it open.

@@ -564,3 +564,38 @@ func TestNothingIsDeniedAgainWhenARestorationIsForgotten(t *testing.T) {
 		t.Error("the checkpoint denies nothing, the test proves nothing")
 	}
 }
+
+// Another follower, of new credentials for instance, never saw an entry of a newer
+// version that was acknowledged: it begins behind it.
+func TestARestorationOutlivesWhatWasAcknowledgedBeforeThisFollower(t *testing.T) {
+	t.Parallel()
+	srv := revocationtest.StartNATS(t)
+	js := client(t, srv.URL())
+	e := newEdge(t, external(srv.URL())).synced(t)
+	e.revoke(t, "x", time.Now().Add(time.Minute).Unix())
+	const life = 300 * 24 * time.Hour
+	ends := time.Now().Add(life).Unix()
+	newer := put(t, js, ledger.KindEntry, fmt.Sprintf(`{"v":2,"issuer":"https://sso.example.com","criteria":{"jti":"x"},"expires":%d}`, ends),
+		jetstream.WithMsgTTL(life))
+	eventually(t, "incomplete", func() bool { _, _, ok := e.denylist.Incomplete(time.Now()); return ok })
+	if _, err := e.PublishAcknowledgment(t.Context(), newer, "", "operator"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "complete, and beyond it", func() bool {
+		_, _, incomplete := e.denylist.Incomplete(time.Now())
+		return !incomplete && e.denylist.Position().Sequence > newer
+	})
+	e.Follower.Stop()
+	e.Follower = e.Ledger.Follow(e.denylist, ledger.Observer{})
+	e.synced(t)
+	r := ofToken("r", "x")
+	sequence, err := e.PublishRestorationOf(t.Context(), r, func() (int64, bool) { return e.denylist.HeldUntil(r.Criteria) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := e.Stats().Newer; n == 0 {
+		goesWith(t, js, sequence, ends)
+	} else {
+		t.Errorf("the new follower read %d entries of a newer version", n)
+	}
+}

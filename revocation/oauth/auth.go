@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/edge-revocation/caddy-token-revocation/revocation/internal/turns"
 )
 
 // attempt is what a request presents to authenticate its client.
@@ -267,9 +269,9 @@ func (u *authenticator) bySecret(ctx context.Context, method AuthMethod, checks 
 		slow = slow || c.target != nil && slices.ContainsFunc(c.target.Secrets, Secret.slow)
 	}
 	if slow {
-		release, err := u.hashes.acquire(ctx, from)
+		release, err := u.hashes.Acquire(ctx, from)
 		switch {
-		case errors.Is(err, errCrowded):
+		case errors.Is(err, turns.ErrCrowded):
 			return nil, tooMany("too many clients authenticate at once from this network", u.retryAfter)
 		case err != nil:
 			return nil, unavailable("too many clients authenticate at once", u.retryAfter)

@@ -32,7 +32,8 @@ const (
 	// Each is combined with the client that the token was issued to: tokens of
 	// other clients survive, also those of the same user and session. A token
 	// that has none of them, or names no client, is revoked alone; a refresh token
-	// is then refused.
+	// is then refused. The same goes for sub if nobody tells when the
+	// tokens were issued: see [Resolved].Undated.
 	CascadeGrant Cascade = "grant"
 	// CascadeClient is what a client does that revokes all its tokens; see
 	// [EndpointOptions].AllTokens. It is no setting.
@@ -114,6 +115,9 @@ func (c cascadeRules) requests(t Resolved, hint, actor string) ([]revocation.Req
 		return []revocation.Request{one}, nil
 	}
 	grant, mode, ok := grantOf(id, c.grantClaim)
+	if ok && t.Undated && mode != revocation.Block {
+		ok = false // the user could log in, and be refused, until the entry is over
+	}
 	switch refresh := t.IsRefresh(hint); {
 	case !ok && refresh:
 		return nil, errNoGrant
@@ -145,8 +149,9 @@ var (
 //
 // What a cutoff reaches does not follow from the refresh token's iat: access
 // tokens were issued with it ever since. So a cutoff that stands is good enough
-// only where nobody has said that the refresh token is alive, and it was presented
-// before: otherwise, whoever keeps one could cut off each new login of its user.
+// only where nobody has said that it is a refresh token and alive, and it was
+// presented before: otherwise, whoever keeps one, or a dead access token that is
+// called one, could cut off each new login of its user.
 func (c cascadeRules) refreshGrant(
 	t Resolved, grant revocation.Criteria, mode revocation.Mode, expiry int64, actor string,
 ) revocation.Request {
@@ -154,7 +159,7 @@ func (c cascadeRules) refreshGrant(
 		Criteria: grant, Mode: mode, Reason: "client request for the grant of a refresh token", Actor: actor,
 	}
 	if mode != revocation.Block {
-		req.Once = !t.Asked // and without TokenIssuedAt: see record
+		req.Once = !t.Asked || t.Use != UseRefresh // and without TokenIssuedAt: see record
 		return req
 	}
 	req.Once, req.IssuedUntil = true, expiry

@@ -240,6 +240,13 @@ func (o *EndpointOptions) validateChoices() error {
 	if err := validateKinds(o.Refuse); err != nil {
 		return err
 	}
+	if o.AllTokens {
+		for _, k := range o.Refuse {
+			if k != KindRefresh {
+				return fmt.Errorf("tokens that are refused (%s) would be revoked with all tokens of a client: choose one", k)
+			}
+		}
+	}
 	for _, origin := range o.Origins {
 		if err := ValidateOrigin(origin); err != nil {
 			return err
@@ -261,6 +268,7 @@ type exchange struct {
 	outcome Outcome
 	header  http.Header // what policies add to a 200
 	secrets []string    // what was presented; see secretsOf
+	token   string      // that is being judged
 	watch   stopwatch
 
 	callback string // what a 200 calls; see [EndpointOptions].JSONP

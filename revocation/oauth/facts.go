@@ -10,7 +10,8 @@ import (
 )
 
 // Facts are what a policy decides by. Everything about the token is proven by its
-// signature. They hold neither the token nor a secret. As JSON they are what the
+// signature, or vouched for by its authorization server. They hold neither the token
+// nor a secret: what the server answers with one of them in it is left out. As JSON they are what the
 // webhook policy posts.
 type Facts struct {
 	Client  ClientFacts  `json:"client"`
@@ -87,6 +88,9 @@ func (e *Endpoint) makeFacts(client *Client, token Resolved, f form, x *exchange
 		Cascade: x.outcome.Cascade,
 		HTTP:    withoutCredentials(x.request, secrets),
 	}
+	if token.Asked {
+		facts.Token.withhold(x.claimSecrets())
+	}
 	if x.outcome.ClientIP.IsValid() {
 		facts.Client.IP = x.outcome.ClientIP.String()
 	}
@@ -95,6 +99,16 @@ func (e *Endpoint) makeFacts(client *Client, token Resolved, f form, x *exchange
 		facts.Request.UserAgent = cut(agent, maxUserAgent)
 	}
 	return facts
+}
+
+// withhold leaves out what has a secret in it.
+func (t *TokenFacts) withhold(secrets []string) {
+	for _, text := range []*string{&t.ID, &t.Subject, &t.SessionID, &t.Owner} {
+		if containsAny(*text, secrets) {
+			*text = ""
+		}
+	}
+	t.Claims = withoutSecrets(t.Claims, secrets)
 }
 
 // maxUserAgent is how much of the User-Agent policies see, in bytes.

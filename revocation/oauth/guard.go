@@ -3,6 +3,19 @@ package oauth
 import (
 	"runtime"
 	"time"
+
+	"github.com/edge-revocation/caddy-token-revocation/revocation/internal/turns"
+)
+
+// Bounds of the queue for slow hashes. Each of them takes a core for a good part
+// of a second, and argon2id up to 256 MiB: without a bound, a few dozen wrong
+// passwords a second would stop everything else that this process does. An
+// unknown id costs a hash like a known one.
+const (
+	// maxQueuedOfNetwork is how many requests of one network may wait: enough
+	// for the clients behind one address that all start at the same time.
+	maxQueuedOfNetwork = 8
+	maxQueued          = 1024
 )
 
 // DefaultAssertionsPerSecond is how many assertions of one client a [Guard]
@@ -43,9 +56,10 @@ type GuardOptions struct {
 // concurrent use, and needs not be closed.
 type Guard struct {
 	throttle *throttle // nil: off
-	hashes   *limiter
+	hashes   *turns.Limiter
 	verified *verified
 	spending *pace // of assertions, by client; nil: off
+	passing  *upstreamThrottle
 }
 
 // NewGuard returns a guard without any failure counted.
@@ -61,11 +75,14 @@ func NewGuard(o GuardOptions) *Guard {
 		o.Now = time.Now
 	}
 	g := &Guard{
-		hashes:   newLimiter(o.HashConcurrency, o.HashWait),
+		hashes: turns.New(turns.Options{
+			Slots: o.HashConcurrency, Wait: o.HashWait, Queue: maxQueued, NetworkQueue: maxQueuedOfNetwork,
+		}),
 		verified: newVerified(o.VerifiedFor, maxVerified, o.Now),
 	}
 	if o.FailuresPerMinute > 0 {
 		g.throttle = newThrottle(o.FailuresPerMinute, o.Now)
+		g.passing = newUpstreamThrottle(o.Now)
 	}
 	if o.AssertionsPerSecond > 0 {
 		g.spending = newPace(o.AssertionsPerSecond, 2*o.AssertionsPerSecond, o.Now)

@@ -2,10 +2,8 @@ package oauth
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -70,77 +68,6 @@ func TestOneNetworkQueuesOnlySoManyHashes(t *testing.T) {
 		got = r.all(50, basicAuth("one", "right"), func(_ int, req *http.Request) { req.RemoteAddr = "@" })
 		if got[http.StatusOK] != 50 {
 			t.Errorf("without an address: statuses %v", got)
-		}
-		if l := r.endpoint.auth.hashes; l.free != 2 || len(l.queue) != 0 || len(l.networks) != 0 {
-			t.Errorf("left over: %d free, %d queued, %d networks", l.free, len(l.queue), len(l.networks))
-		}
-	})
-}
-
-func TestLimiterLetsNetworksTakeTurns(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newLimiter(1, time.Hour)
-		a, b, c := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("192.0.2.3")
-		var mu sync.Mutex
-		var order string
-		var wg sync.WaitGroup
-		ask := func(name string, from netip.Addr) {
-			wg.Go(func() {
-				release, err := l.acquire(t.Context(), from)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				mu.Lock()
-				order += name
-				mu.Unlock()
-				time.Sleep(time.Second)
-				release()
-			})
-			synctest.Wait()
-		}
-		for range 5 {
-			ask("a", a)
-		}
-		for range 3 {
-			ask("b", b)
-		}
-		ask("c", c)
-		wg.Wait()
-		if order != "abcababaa" {
-			t.Errorf("order %s", order)
-		}
-	})
-}
-
-func TestLimiterIsBoundedAndForgetsWhoGaveUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newLimiter(1, time.Second)
-		release, err := l.acquire(t.Context(), netip.Addr{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		var wg sync.WaitGroup
-		var busy atomic.Int64
-		for i := range maxQueued + 100 {
-			wg.Go(func() {
-				start := time.Now()
-				_, err := l.acquire(t.Context(), netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}))
-				if !errors.Is(err, errBusy) {
-					t.Errorf("error %v", err)
-				}
-				if time.Since(start) == 0 {
-					busy.Add(1)
-				}
-			})
-		}
-		wg.Wait()
-		if busy.Load() != 100 || len(l.queue) != 0 || len(l.networks) != 1 {
-			t.Errorf("%d refused at once, %d in the queue, %d networks", busy.Load(), len(l.queue), len(l.networks))
-		}
-		release()
-		if l.free != 1 || len(l.networks) != 0 {
-			t.Errorf("%d free, %d networks", l.free, len(l.networks))
 		}
 	})
 }

@@ -291,7 +291,7 @@ func (errReader) Read([]byte) (int, error) { return 0, io.ErrClosedPipe }
 // A trailer comes after the decision.
 func TestTrailersBringNoToken(t *testing.T) {
 	places := mustPlaces(t, Place{PlaceHeader, "X-Access-Token", PlaceInspect})
-	for name, want := range map[string]error{"Authorization": ErrBadPlace, "X-Access-Token": ErrBadPlace, "X_access_token": ErrBadPlace, "X-Sum": ErrNoToken} {
+	for name, want := range map[string]error{"Authorization": ErrBadPlace, "X-Access-Token": ErrBadPlace, "X_access_token": ErrBadPlace, "X-Sum": ErrNoToken, "A " + placed: ErrBadPlace} {
 		r := formRequest("POST", "", "x")
 		r.Trailer = http.Header{name: nil}
 		if _, err := places.Read(r); !errors.Is(err, want) {

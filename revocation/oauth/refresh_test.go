@@ -142,6 +142,56 @@ func TestAStandingCutoffDoesNotSaveNewerTokensOfARefreshToken(t *testing.T) {
 	}
 }
 
+// Whoever keeps a dead access token of which nobody says what it is for, and calls
+// it a refresh token, cuts off no more than one new login.
+func TestADeadTokenThatIsCalledARefreshTokenMovesNoCutoff(t *testing.T) {
+	r, ledger, _ := replayRig(t)
+	r.tokens.uses = map[string]TokenUse{"r.f.1": UseUnknown}
+	r.tokens.alive = true // its server was not told
+	r.issue("r.f.1", -time.Hour, nil)
+	revoke := func(hint string) {
+		t.Helper()
+		if w := r.post("token=r.f.1&token_type_hint="+hint, asApp); w.Code != 200 {
+			t.Fatalf("status %d", w.Code)
+		}
+	}
+	revoke("access_token")
+	r.clock.advance(10 * time.Minute)
+	revoke("refresh_token")
+	first := ledger.cutoff()
+	for range 3 {
+		r.clock.advance(10 * time.Minute)
+		revoke("refresh_token")
+		if ledger.cutoff() != first {
+			t.Error("the cutoff has moved")
+		}
+	}
+}
+
+// Nobody says when the tokens were issued: a cutoff would deny the next ones, too.
+func TestUndatedTokensGetNoCutoff(t *testing.T) {
+	for _, c := range []struct {
+		use      TokenUse
+		sid      string
+		status   int
+		recorded int
+	}{
+		{UseAccess, "", 200, 1}, {UseAccess, "s", 200, 2}, {UseRefresh, "", 400, 0}, {UseRefresh, "s", 200, 2},
+	} {
+		r := newRig(t, func(o *EndpointOptions) { o.Cascade = CascadeGrant })
+		claims := map[string]string{"token": "h", "client_id": "app", "sub": "u"}
+		if c.sid != "" {
+			claims["sid"] = c.sid
+		}
+		r.tokens.known["opaque"] = claimsIdentity(claims)
+		r.tokens.uses = map[string]TokenUse{"opaque": c.use}
+		r.tokens.alive, r.tokens.undated = true, true
+		if w := r.post("token=opaque", asApp); w.Code != c.status || len(r.revoker.requests) != c.recorded {
+			t.Errorf("%v, sid %q: status %d, recorded %+v", c.use, c.sid, w.Code, r.revoker.requests)
+		}
+	}
+}
+
 // The block on a grant outlives the refresh token by the life of an access token,
 // and is not recorded again.
 func TestTheBlockOnAGrantOutlivesItsRefreshToken(t *testing.T) {

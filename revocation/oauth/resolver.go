@@ -61,7 +61,8 @@ type ResolveFor struct {
 	// nobody is asked.
 	Issuer string
 	// Hint is the request's token_type_hint. It is handed on to whoever is asked,
-	// and has no other effect (RFC 7009, section 2.1).
+	// and may make the use of a token unknown that says nothing of it. It never
+	// limits what is found (RFC 7009, section 2.1).
 	Hint string
 }
 
@@ -74,6 +75,10 @@ type Resolved struct {
 	// Asked is true if its authorization server was asked and says that the token
 	// is active, and false if it was verified with the issuer's keys.
 	Asked bool
+	// Undated is true if nobody tells when the access tokens of its authorization
+	// server were issued: a cutoff would deny those to come as well, for as long as
+	// it is kept.
+	Undated bool
 	// Claims are those of the token under the issuer's own names; for a token
 	// that was asked about, the members of the answer (RFC 7662, section 2.2).
 	// Numbers are of type [json.Number]. They must not be changed.

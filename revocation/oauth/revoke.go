@@ -73,6 +73,7 @@ func (e *Endpoint) judge(ctx context.Context, client *Client, token string, f fo
 		x.outcome.Result = ResultTokenInvalid
 		return nil, nil
 	}
+	x.token = token
 	hint := f.get(paramTokenTypeHint)
 	start := e.options.Now()
 	resolved, err := e.options.Tokens.Resolve(ctx, token, ResolveFor{Issuer: client.Issuer, Hint: plainHint(hint)})

@@ -46,6 +46,8 @@ type fakeResolver struct {
 	known   map[string]*revocation.Identity
 	uses    map[string]TokenUse // UseAccess for those that are not in it
 	alive   bool                // whether their servers were asked about them
+	undated bool                // and do not say when they were issued
+	claims  map[string]any      // that their servers answer, if not those of a JWT
 	asked   ResolveFor          // of the last call
 	errs    map[string]error
 	down    error
@@ -73,7 +75,11 @@ func (f *fakeResolver) Resolve(ctx context.Context, token string, as ResolveFor)
 		if !ok {
 			use = UseAccess
 		}
-		return Resolved{Identity: id, Use: use, Asked: f.alive, Claims: JWTClaims(token)}, nil
+		claims := f.claims
+		if claims == nil {
+			claims = JWTClaims(token)
+		}
+		return Resolved{Identity: id, Use: use, Asked: f.alive, Undated: f.undated, Claims: claims}, nil
 	}
 	if strings.Count(token, ".") == 2 {
 		return Resolved{}, ErrTokenInvalid

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/edge-revocation/caddy-token-revocation/revocation/internal/turns"
 )
 
 const (
@@ -46,7 +48,7 @@ func newThrottle(limit int, now func() time.Time) *throttle {
 // throttleKeyOf returns the key of an id and the network of addr, and false if
 // the address is not known.
 func throttleKeyOf(clientID string, addr netip.Addr) (throttleKey, bool) {
-	network, ok := networkOf(addr)
+	network, ok := turns.Network(addr)
 	if !ok {
 		return throttleKey{}, false
 	}
@@ -56,21 +58,6 @@ func throttleKeyOf(clientID string, addr netip.Addr) (throttleKey, bool) {
 	}
 	sum := sha256.Sum256(append(append([]byte{byte(len(b))}, b...), clientID...))
 	return throttleKey(sum[:16]), true
-}
-
-// networkOf is what counts as one place: an IPv4 address, or the /64 of an IPv6
-// address, since a single host may use all of it.
-func networkOf(addr netip.Addr) (netip.Prefix, bool) {
-	if !addr.IsValid() {
-		return netip.Prefix{}, false
-	}
-	addr = addr.Unmap().WithZone("")
-	bits := 64
-	if addr.Is4() {
-		bits = 32
-	}
-	p, err := addr.Prefix(bits)
-	return p, err == nil
 }
 
 // blocked returns how long the key has to wait, zero if it may try.

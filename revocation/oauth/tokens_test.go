@@ -171,6 +171,17 @@ func TestAllTokensNeedThePoliciesAndTheLedger(t *testing.T) {
 	}
 }
 
+// What is left alive token by token must not die all at once.
+func TestAllTokensAreNotThoseThatAreRefused(t *testing.T) {
+	for _, k := range TokenKinds {
+		o := newRig(t, allTokens).endpoint.options
+		o.Refuse = []TokenKind{k}
+		if err := o.validateChoices(); (err == nil) != (k == KindRefresh) {
+			t.Errorf("refuse %s: %v", k, err)
+		}
+	}
+}
+
 // What a token is decides, not the hint.
 func TestRefusedKindsOfTokens(t *testing.T) {
 	for _, tt := range []struct {

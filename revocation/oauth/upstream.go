@@ -7,11 +7,13 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"slices"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/edge-revocation/caddy-token-revocation/revocation"
 	"github.com/edge-revocation/caddy-token-revocation/revocation/intent"
+	"github.com/edge-revocation/caddy-token-revocation/revocation/internal/turns"
 )
 
 // Results of a request that is passed on to an authorization server, besides
@@ -35,6 +37,7 @@ var UpstreamResults = [...]Result{
 	ResultRevoked, ResultTokenInvalid, ResultTokenExpired, ResultTokenUnsupported, ResultNotOwner, ResultInvalidRequest,
 	ResultInvalidClient, ResultUnavailable, ResultPassedBy, ResultNoToken, ResultServerRefused,
 	ResultServerUnclear, ResultServerFailed, ResultStillActive, ResultRechecked, ResultIntentFailed, ResultAmbiguousClient,
+	ResultThrottled,
 }
 
 // afterAnswer is what recording gets at least, however long the authorization
@@ -43,17 +46,17 @@ const afterAnswer = 3 * time.Second
 
 // Intents remembers what is not recorded yet; [intent.Journal] does.
 type Intents interface {
-	Begin(i intent.Intent) (*intent.Entry, error)
+	Begin(ctx context.Context, i intent.Intent) (*intent.Entry, error)
 	Resume(ctx context.Context, issuer, client, token string) (*intent.Entry, error)
 }
 
-// UpstreamOptions configure an [Upstream]. Issuers, Tokens, Revoker and Intents
-// are required.
+// UpstreamOptions configure an [Upstream]. Issuer, Tokens, Revoker and Intents are
+// required.
 type UpstreamOptions struct {
-	// Issuers are the names of the issuers whose revocation endpoint this is.
-	// Tokens of others are not recorded. The first one is asked about tokens that
-	// do not say whose they are.
-	Issuers []string
+	// Issuer is the name of the issuer whose revocation endpoint this is. Tokens of
+	// others are not recorded: a client of that name is another one there. It is
+	// asked about tokens that do not say whose they are.
+	Issuer string
 	// Tokens verifies what is presented.
 	Tokens TokenResolver
 	// Revoker records the revocation.
@@ -66,10 +69,18 @@ type UpstreamOptions struct {
 	// Confirm, if not nil, tells whether the token is still active. It is asked
 	// after the authorization server has answered 200, and nothing is recorded if
 	// the token is. It must not answer from memory.
+	//
+	// A server that needs it may say 200 to anybody. So only the token itself is
+	// recorded, and not its grant, unless the token was active when the request
+	// came.
 	Confirm func(ctx context.Context, issuer, token string) (active bool, err error)
 	// Recheck, if not nil, makes every edge ask again about the issuer's tokens.
 	// It is called after a 200 for a token that nobody here can resolve.
 	Recheck func(ctx context.Context, issuer string) error
+	// Refused, if not nil, tells whether an error of the next handler is the
+	// answer of one that stands before the authorization server, and returns its
+	// status, 400 to 499, or zero. The error is handed on then.
+	Refused func(error) (status int)
 
 	// Cascade and GrantClaim are as in [EndpointOptions].
 	Cascade    Cascade
@@ -78,6 +89,8 @@ type UpstreamOptions struct {
 	// as RFC 6749, section 2.3.1, has them. Without it, a client whose id can be
 	// read in two ways has to send client_id in the form, too.
 	StrictBasic bool
+	// Guard counts requests that revoke nothing. Nil means one of its own.
+	Guard *Guard
 	// Realm, MaxBody, MaxToken, Leeway, Timeout, RetryAfter, Secure, ClientIP, Now
 	// and Logger are as in [EndpointOptions]. Timeout bounds the time until the
 	// authorization server has answered.
@@ -113,6 +126,7 @@ type UpstreamOptions struct {
 //	405  another method than POST, GET, HEAD and OPTIONS
 //	413  the body is too large
 //	415  the body has a content coding
+//	429  too many requests of this client from its network had nothing to revoke
 //	503  the token can't be verified now, or the revocation could get lost
 //
 // and 503 instead of the server's answer if there is none, or if the revocation is
@@ -121,14 +135,16 @@ type UpstreamOptions struct {
 type Upstream struct {
 	options UpstreamOptions
 	cascade cascadeRules
+	guard   *Guard
+	turns   *turns.Limiter
 	log     *slog.Logger
 }
 
 // NewUpstream returns an Upstream, or an error if the options are incomplete.
 func NewUpstream(o UpstreamOptions) (*Upstream, error) {
 	switch {
-	case len(o.Issuers) == 0 || slices.Contains(o.Issuers, ""):
-		return nil, errors.New("making upstream: the issuers are missing")
+	case o.Issuer == "":
+		return nil, errors.New("making upstream: the issuer is missing")
 	case o.Tokens == nil || o.Revoker == nil || o.Intents == nil:
 		return nil, errors.New("making upstream: the token resolver, the revoker or the intents are missing")
 	case o.MaxBody < 0, o.MaxToken < 0, o.Timeout < 0, o.RetryAfter < 0, o.Leeway < 0:
@@ -155,7 +171,13 @@ func NewUpstream(o UpstreamOptions) (*Upstream, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Upstream{options: o, cascade: cascadeRules{o.Cascade, o.GrantClaim, o.Now}, log: o.Logger}, nil
+	if o.Guard == nil {
+		o.Guard = NewGuard(GuardOptions{Now: o.Now})
+	}
+	return &Upstream{
+		options: o, cascade: cascadeRules{o.Cascade, o.GrantClaim, o.Now},
+		guard: o.Guard, turns: newUpstreamTurns(o.Timeout), log: o.Logger,
+	}, nil
 }
 
 // passage is one request on its way.
@@ -167,8 +189,15 @@ type passage struct {
 	// active is true if the authorization server has called the token active
 	// before: then it can be asked what became of it.
 	active bool
+	// alone is true if only the token itself may be recorded.
+	alone bool
 	// recheck is true if the token may be one that nobody here can resolve.
 	recheck bool
+	// dead is true if the authorization server has called it inactive.
+	dead bool
+	// read tells whether anybody has read the body that is forwarded. Without it,
+	// nobody knows of which token the request is.
+	read atomic.Bool
 }
 
 // ServeHTTP passes one request on to next, which is to forward it to the
@@ -180,6 +209,10 @@ func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request, next func(h
 		ClientIP: u.options.ClientIP(r), PlainHTTP: !u.options.Secure(r), Cascade: u.options.Cascade,
 	}}
 	defer func() { // also when a broken answer is aborted
+		if x.entry != nil { // a handler has panicked
+			x.leave(ResultServerFailed)
+		}
+		u.count(x)
 		x.outcome.Duration = u.options.Now().Sub(start)
 		if u.options.Observe != nil {
 			u.options.Observe(x.outcome)
@@ -195,7 +228,11 @@ func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request, next func(h
 		return nil
 	}
 	x.request, x.outcome.Method = q, q.method
-	x.outcome.Issuer = u.options.Issuers[0]
+	x.outcome.Issuer = u.options.Issuer
+	if refusal := u.throttled(x); refusal != nil {
+		u.refuse(w, x, refusal)
+		return nil
+	}
 	// A client that hangs up wanted the token dead: its revocation goes on.
 	base := context.WithoutCancel(r.Context())
 	ctx, cancel := context.WithTimeout(base, u.options.Timeout)
@@ -205,13 +242,19 @@ func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request, next func(h
 		return nil
 	}
 	answer := newServerAnswer(w, maxAnswer)
-	aborted, err := u.forward(next, answer, q.replay(ctx, r))
+	aborted, err := u.forward(next, answer, q.replay(ctx, r, &x.read))
+	if status := u.refused(x, answer, err); status != 0 {
+		x.outcome.Status = status
+		replaceFields(w.Header(), answer.header)
+		return err
+	}
 	refusal = u.settle(ctx, base, x, answer, aborted || err != nil || answer.status == 0)
 	if err != nil || answer.status == 0 {
 		u.log.LogAttrs(ctx, slog.LevelWarn, "no answer from the authorization server", slog.Any("error", err))
 	}
 	switch {
 	case refusal != nil && !answer.passed:
+		shareFields(w.Header(), answer.sent)
 		u.refuse(w, x, refusal)
 		return nil
 	case aborted:
@@ -237,6 +280,30 @@ func (u *Upstream) refuse(w http.ResponseWriter, x *passage, refusal *answer) {
 	refusal.write(w, u.options.Realm)
 }
 
+// refused returns the status of an answer that a handler before the authorization
+// server has given by returning an error, and ends the request then. The server
+// has seen nothing of it, unless somebody has read the body.
+func (u *Upstream) refused(x *passage, a *serverAnswer, err error) (status int) {
+	if err == nil || a.status != 0 || u.options.Refused == nil {
+		return 0
+	}
+	if status = u.options.Refused(err); status == 0 {
+		return 0
+	}
+	x.refuse(ResultServerRefused)
+	return status
+}
+
+// shareFields copies what a browser needs to let a script see the answer. The
+// authorization server has decided on that.
+func shareFields(h, sent http.Header) {
+	for name, values := range sent {
+		if name == "Vary" || strings.HasPrefix(name, "Access-Control-") {
+			h[name] = values
+		}
+	}
+}
+
 // forward calls next, and tells whether it gave up in the middle of an answer. It
 // does so with this panic only, as net/http's own proxy does.
 func (u *Upstream) forward(next func(http.ResponseWriter, *http.Request) error, w *serverAnswer, r *http.Request) (aborted bool, err error) {
@@ -252,131 +319,4 @@ func (u *Upstream) forward(next func(http.ResponseWriter, *http.Request) error, 
 			slog.Int("status", w.status), slog.Duration("duration", u.options.Now().Sub(start)))
 	}()
 	return false, next(w, r)
-}
-
-// settle acts on the authorization server's answer. It returns our own answer, if
-// that is the one to give. broken says that there is no whole answer.
-func (u *Upstream) settle(ctx, base context.Context, x *passage, a *serverAnswer, broken bool) *answer {
-	switch {
-	case a.status != 0 && a.status != http.StatusOK && a.status < 500 && a.status != statusClientClosed:
-		x.drop(ResultServerRefused)
-		return nil
-	case broken, a.status >= 500, a.status == statusClientClosed:
-		// The request may have arrived. Nothing is recorded for that, but the
-		// client's next attempt may find the token dead.
-		x.leave(ResultServerFailed)
-		return unavailable("the authorization server does not answer; try again", u.options.RetryAfter)
-	case a.passed: // longer than any answer to a revocation
-		x.drop(ResultServerUnclear)
-		return nil
-	}
-	switch judge(a.sent, a.body) {
-	case verdictError:
-		x.drop(ResultServerRefused)
-		return nil
-	case verdictUnclear:
-		u.log.LogAttrs(ctx, slog.LevelWarn, "the authorization server answered 200 with something that is no answer to a revocation",
-			slog.String("content_type", cleanMediaType(a.sent.Get("Content-Type"))))
-		x.drop(ResultServerUnclear)
-		return nil
-	}
-	deadline, _ := ctx.Deadline()
-	ctx, cancel := context.WithTimeout(base, max(time.Until(deadline), afterAnswer))
-	defer cancel()
-	return u.accepted(ctx, x)
-}
-
-// statusClientClosed is what a proxy writes for an exchange that it gave up.
-const statusClientClosed = 499
-
-// accepted does what a 200 asks for.
-func (u *Upstream) accepted(ctx context.Context, x *passage) *answer {
-	if x.outcome.ClientID == "" && len(x.request.clients) == 1 {
-		x.outcome.ClientID = cleanText(x.request.clients[0])
-	}
-	if x.entry != nil {
-		if done, refusal := u.confirm(ctx, x); done {
-			return refusal
-		}
-		if refusal := u.record(ctx, x); refusal != nil {
-			return refusal
-		}
-	}
-	if !x.recheck || u.options.Recheck == nil {
-		return nil
-	}
-	if err := u.options.Recheck(ctx, x.outcome.Issuer); err != nil {
-		u.log.LogAttrs(ctx, slog.LevelWarn, "introspected tokens can't be made to be asked about again", slog.Any("error", err))
-		x.outcome.Result = ResultUnavailable
-		return unavailable("the revocation was not recorded; try again", u.options.RetryAfter)
-	}
-	if x.entry == nil {
-		x.outcome.Result = ResultRechecked
-	}
-	return nil
-}
-
-// confirm asks whether the token is really dead, if it is to. It tells whether
-// that is the end of it.
-func (u *Upstream) confirm(ctx context.Context, x *passage) (done bool, refusal *answer) {
-	if u.options.Confirm == nil {
-		return false, nil
-	}
-	active, err := u.options.Confirm(ctx, x.entry.Intent().Issuer, x.request.token)
-	switch {
-	case err != nil:
-		u.log.LogAttrs(ctx, slog.LevelWarn, "a revocation can't be confirmed by introspection", slog.Any("error", err))
-		x.active = true // its 200, and "inactive" later, are proof enough
-		x.leave(ResultUnavailable)
-		return true, unavailable("the revocation cannot be confirmed now; try again", u.options.RetryAfter)
-	case active:
-		u.log.LogAttrs(ctx, slog.LevelWarn, "the authorization server answered 200, but the token is still active",
-			slog.String("issuer", x.outcome.Issuer), slog.String("client_id", x.outcome.ClientID))
-		x.drop(ResultStillActive)
-		return true, nil
-	default:
-		return false, nil
-	}
-}
-
-// record makes the revocation durable.
-func (u *Upstream) record(ctx context.Context, x *passage) *answer {
-	_ = x.entry.Accept() // logged there, and recorded all the same
-	start := u.options.Now()
-	err := x.entry.Record(ctx, func(ctx context.Context, i *intent.Intent) error {
-		done, err := intent.RecordAll(ctx, u.options.Revoker, i, u.options.Now(), u.options.IssuerSkew)
-		for _, d := range done {
-			x.outcome.add(d.Request, d.Receipt)
-		}
-		return err
-	})
-	x.outcome.Latency.Ledger = u.options.Now().Sub(start)
-	if err != nil {
-		u.log.LogAttrs(ctx, slog.LevelWarn, "revocation not recorded yet; it is tried again until it is", slog.Any("error", err))
-		x.outcome.Result = ResultUnavailable
-		return unavailable("the revocation is not recorded yet; try again", u.options.RetryAfter)
-	}
-	x.outcome.Result = ResultRevoked
-	return nil
-}
-
-// drop ends a request of which nothing is recorded. The outcome keeps why nothing
-// would have been anyhow.
-func (x *passage) drop(result Result) {
-	if x.entry != nil {
-		x.entry.Drop()
-	}
-	x.outcome.Result = result
-}
-
-// leave ends a request whose outcome nobody knows.
-func (x *passage) leave(result Result) {
-	if x.entry != nil {
-		token := ""
-		if x.active {
-			token = x.request.token
-		}
-		x.entry.Leave(token)
-	}
-	x.outcome.Result = result
 }

@@ -49,7 +49,7 @@ func newUpstreamRig(t testing.TB, change func(*UpstreamOptions)) *upstreamRig {
 	}
 	t.Cleanup(func() { _ = r.journal.Close() })
 	o := UpstreamOptions{
-		Issuers: []string{issuerA}, Tokens: r.tokens, Revoker: r.revoker, Intents: r.journal,
+		Issuer: issuerA, Tokens: r.tokens, Revoker: r.revoker, Intents: r.journal,
 		Now: newClock().now,
 		Observe: func(o Outcome) {
 			r.mu.Lock()
@@ -141,7 +141,9 @@ func TestUpstreamForwardsNothingThatItCouldNotRecord(t *testing.T) {
 
 type noIntents struct{}
 
-func (noIntents) Begin(intent.Intent) (*intent.Entry, error) { return nil, intent.ErrUnavailable }
+func (noIntents) Begin(context.Context, intent.Intent) (*intent.Entry, error) {
+	return nil, intent.ErrUnavailable
+}
 func (noIntents) Resume(context.Context, string, string, string) (*intent.Entry, error) {
 	return nil, intent.ErrUnavailable
 }

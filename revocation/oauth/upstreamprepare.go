@@ -27,9 +27,11 @@ func (u *Upstream) prepare(ctx context.Context, x *passage) *answer {
 		return nil
 	}
 	start := u.options.Now()
-	resolved, err := u.options.Tokens.Resolve(ctx, q.token, ResolveFor{Issuer: u.options.Issuers[0], Hint: plainHint(q.hint)})
+	resolved, refusal, err := u.resolve(ctx, x)
 	x.outcome.Latency.Token = u.options.Now().Sub(start)
 	switch {
+	case refusal != nil:
+		return refusal
 	case err == nil:
 		return u.begin(ctx, x, resolved)
 	case errors.Is(err, ErrTokenInvalid), errors.Is(err, ErrTokenExpired), errors.Is(err, ErrTokenUnsupported):
@@ -40,6 +42,29 @@ func (u *Upstream) prepare(ctx context.Context, x *passage) *answer {
 		u.log.LogAttrs(ctx, slog.LevelWarn, "token cannot be verified for revocation", slog.Any("error", err))
 		return unavailable("the token cannot be verified now", u.options.RetryAfter)
 	}
+}
+
+// resolve verifies the token. Of a server that needs to be asked whether it has
+// revoked a token, it also finds out whether the token was active before, since
+// inactive is what it calls any that has ended.
+func (u *Upstream) resolve(ctx context.Context, x *passage) (t Resolved, refusal *answer, err error) {
+	q := x.request
+	release, refusal := u.turn(ctx, x.outcome.ClientIP)
+	if refusal != nil {
+		return t, refusal, nil
+	}
+	defer release()
+	t, err = u.options.Tokens.Resolve(ctx, q.token, ResolveFor{Issuer: u.options.Issuer, Hint: plainHint(q.hint)})
+	if err != nil || t.Asked || u.options.Confirm == nil || t.Identity == nil {
+		return t, nil, err
+	}
+	owner, _ := t.Identity.Value(revocation.ClaimClientID)
+	if t.Identity.Issuer != u.options.Issuer || !slices.Contains(q.clients, owner) || u.expired(t.Identity) {
+		return t, nil, nil // nothing is recorded
+	}
+	active, err := u.options.Confirm(ctx, u.options.Issuer, q.token)
+	x.alone = !active
+	return t, nil, err
 }
 
 // begin remembers a token that was resolved, if it is the client's.
@@ -57,7 +82,7 @@ func (u *Upstream) begin(ctx context.Context, x *passage, t Resolved) *answer {
 	case u.expired(id):
 		x.outcome.Result = ResultTokenExpired
 		return nil
-	case !slices.Contains(u.options.Issuers, id.Issuer), !owned, !slices.Contains(x.request.clients, owner):
+	case id.Issuer != u.options.Issuer, !owned, !slices.Contains(x.request.clients, owner):
 		// The server may say 200 to that as well; then it counts for nothing.
 		x.outcome.Result = ResultNotOwner
 		return nil
@@ -72,9 +97,14 @@ func (u *Upstream) begin(ctx context.Context, x *passage, t Resolved) *answer {
 		u.log.LogAttrs(ctx, slog.LevelError, "token can't be revoked", slog.Any("error", err))
 		return unavailable("the token cannot be revoked now", u.options.RetryAfter)
 	}
-	e, err := u.options.Intents.Begin(intent.Intent{
+	if x.alone {
+		requests, whole = requests[:1], false
+	}
+	// What else the token's end means, only the server knows.
+	recheck := u.options.Recheck != nil && (!whole || t.Use == UseUnknown && !t.IsRefresh(x.request.hint))
+	e, err := u.options.Intents.Begin(ctx, intent.Intent{
 		Issuer: id.Issuer, Client: owner, Token: intentToken(x.request.token),
-		Requests: requests, Made: u.options.Now(), Ends: u.ends(requests),
+		Requests: requests, Recheck: recheck, Made: u.options.Now(), Ends: u.ends(requests),
 	})
 	if err != nil {
 		u.log.LogAttrs(ctx, slog.LevelError, "revocation cannot be remembered, and is not forwarded", slog.Any("error", err))
@@ -82,10 +112,8 @@ func (u *Upstream) begin(ctx context.Context, x *passage, t Resolved) *answer {
 		return unavailable("the revocation cannot be remembered now; it was not forwarded", u.options.RetryAfter)
 	}
 	// A JWT was verified by its signature: nobody has said that the server takes
-	// it for active.
-	x.entry, x.active = e, t.Asked
-	// What else the token's end means, only the server knows.
-	x.recheck = !whole || t.Use == UseUnknown && !t.IsRefresh(x.request.hint)
+	// it for active, unless that was asked.
+	x.entry, x.active = e, t.Asked || u.options.Confirm != nil && !x.alone
 	return nil
 }
 
@@ -94,6 +122,7 @@ func (u *Upstream) begin(ctx context.Context, x *passage, t Resolved) *answer {
 // the client's wish.
 func (u *Upstream) unresolved(ctx context.Context, x *passage, because error) *answer {
 	q := x.request
+	x.dead = errors.Is(because, issuer.ErrInactive)
 	switch {
 	case errors.Is(because, ErrTokenUnsupported):
 		x.outcome.Result, x.recheck = ResultTokenUnsupported, true
@@ -102,22 +131,22 @@ func (u *Upstream) unresolved(ctx context.Context, x *passage, because error) *a
 	default:
 		// Servers that introspect access tokens only say the same of a live
 		// refresh token.
-		x.outcome.Result, x.recheck = ResultTokenInvalid, errors.Is(because, issuer.ErrInactive)
+		x.outcome.Result, x.recheck = ResultTokenInvalid, x.dead
 	}
 	if len(q.clients) != 1 {
 		return nil
 	}
-	for _, iss := range u.options.Issuers {
-		e, err := u.options.Intents.Resume(ctx, iss, q.clients[0], intentToken(q.token))
-		if err != nil {
-			return unavailable("an earlier attempt on this token is still being worked on; try again", u.options.RetryAfter)
-		}
-		if e != nil {
-			x.entry, x.active, x.recheck = e, false, false
-			x.outcome.Issuer = iss
-			return nil
-		}
+	e, err := u.options.Intents.Resume(ctx, u.options.Issuer, q.clients[0], intentToken(q.token))
+	if err != nil {
+		return unavailable("an earlier attempt on this token is still being worked on; try again", u.options.RetryAfter)
 	}
+	if e == nil {
+		return nil
+	}
+	// Of a server whose 200 proves nothing, this one does not prove either that
+	// the token has ended at the client's wish.
+	x.alone = u.options.Confirm != nil && !e.Accepted()
+	x.entry, x.active, x.recheck = e, false, x.alone
 	return nil
 }
 

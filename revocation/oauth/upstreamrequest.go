@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/edge-revocation/caddy-token-revocation/revocation/issuer"
 )
@@ -247,9 +248,25 @@ func isASCII(s string) bool {
 }
 
 // replay returns r with ctx and with its body again, byte for byte. What was said
-// of the body's length stays as it was.
-func (q *passedRequest) replay(ctx context.Context, r *http.Request) *http.Request {
+// of the body's length stays as it was. Read is set when somebody begins to read
+// the body.
+func (q *passedRequest) replay(ctx context.Context, r *http.Request, read *atomic.Bool) *http.Request {
 	r = r.WithContext(ctx)
-	r.Body = io.NopCloser(bytes.NewReader(q.body))
+	r.Body = &watchedBody{bytes.NewReader(q.body), read}
 	return r
 }
+
+// watchedBody tells that somebody has read it.
+type watchedBody struct {
+	content *bytes.Reader
+	read    *atomic.Bool
+}
+
+// Read implements io.Reader.
+func (b *watchedBody) Read(p []byte) (int, error) {
+	b.read.Store(true)
+	return b.content.Read(p)
+}
+
+// Close implements io.Closer.
+func (*watchedBody) Close() error { return nil }

@@ -22,6 +22,7 @@ type OpaqueServer struct {
 	id      string
 	secret  string
 	failing int
+	byHint  bool
 	tokens  map[string]map[string]any // what is answered about active ones
 	asked   map[string]int            // token → number of questions with good credentials
 	hits    int                       // requests of any kind
@@ -98,6 +99,14 @@ func (s *OpaqueServer) Fail(status int) {
 	s.failing = status
 }
 
+// LimitByHint makes the server look for a token only among those that the hint
+// names, if there is one, as many servers do.
+func (s *OpaqueServer) LimitByHint() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.byHint = true
+}
+
 // SetSecret replaces the secret of the client "edge".
 func (s *OpaqueServer) SetSecret(secret string) {
 	s.mu.Lock()
@@ -124,11 +133,23 @@ func (s *OpaqueServer) serve(w http.ResponseWriter, r *http.Request) {
 	token := r.PostForm.Get("token")
 	s.asked[token]++
 	answer, found := s.tokens[token]
+	if hint := r.PostForm.Get("token_type_hint"); s.byHint && hint != "" {
+		found = found && isRefresh(answer) == (hint == "refresh_token")
+	}
 	if !found {
 		answer = map[string]any{"active": false}
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(answer)
+}
+
+// isRefresh tells whether a token is one of the server's refresh tokens.
+func isRefresh(answer map[string]any) bool {
+	switch answer["typ"] {
+	case "Refresh", "Offline":
+		return true
+	}
+	return answer["token_use"] == "refresh_token"
 }
 
 // knows checks the credentials, whose halves are form-encoded (RFC 6749, section

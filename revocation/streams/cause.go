@@ -18,12 +18,10 @@ const (
 	// denylist refuses the token unseen, since a revocation combines some of them.
 	TooManyValues
 	// Unreadable says that a revocation names a claim that was not read when the
-	// stream was opened, and that the token can't be read again. The token is not
-	// denied: whoever presents it again is judged again.
+	// stream was opened, and that the token can't be read again, or that it names a
+	// signing key, and that nobody here knows which one signed the token. The token
+	// is not denied: whoever presents it again is judged again.
 	Unreadable
-	// Inactive says that the token's issuer, asked again, does not vouch for it
-	// any more.
-	Inactive
 
 	// Reasons is how many there are.
 	Reasons
@@ -40,8 +38,6 @@ func (r Reason) String() string {
 		return "too_many_values"
 	case Unreadable:
 		return "unreadable"
-	case Inactive:
-		return "inactive"
 	default:
 		return fmt.Sprintf("Reason(%d)", uint8(r))
 	}
@@ -66,8 +62,6 @@ func (c *CutError) Error() string {
 		return "stream cut: the token has expired"
 	case TooManyValues:
 		return "stream cut: the token's claims have too many values to be checked"
-	case Inactive:
-		return "stream cut: the issuer does not vouch for the token any more"
 	default:
 		return "stream cut: a revocation names a claim of which nothing is known here"
 	}

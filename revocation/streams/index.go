@@ -33,20 +33,27 @@ type shape struct {
 	names []string // sorted
 	// special is true if names are among them that not every identity has.
 	special bool
-	streams map[revocation.Fingerprint]*link
-	// unsure are those that can't be found by fingerprint: a claim of theirs is
-	// not known, or the combinations are too many.
+	// epoch is the denylist's when the shape was made. While none of its entries
+	// is held, its claims need not be among those that identities have.
+	epoch   uint64
+	streams map[uint64]*link // by hashOf
+	// unsure are those that can't be found by fingerprint alone: a claim of theirs
+	// is not known, or the combinations are too many.
 	unsure map[*Stream]struct{}
 	used   time.Time
 }
+
+// hashOf shortens a fingerprint, to save memory. Two that have the same cost no more
+// than a question to the denylist, which decides.
+func hashOf(print revocation.Fingerprint) uint64 { return binary.LittleEndian.Uint64(print[:]) }
 
 // link is one fingerprint of a stream, in the list of all streams that have it.
 type link struct {
 	stream     *Stream
 	shape      *shape
-	print      revocation.Fingerprint
-	prev, next *link // prev is nil for the first, which the shape's map knows
-	sibling    *link // of the same stream
+	hash       uint64 // of the fingerprint
+	prev, next *link  // prev is nil for the first, which the shape's map knows
+	sibling    *link  // of the same stream
 }
 
 func (x *index) init(r *Registry) {
@@ -80,20 +87,25 @@ func (x *index) remove(s *Stream) {
 }
 
 func (x *index) link(s *Stream, sh *shape) {
-	if sh.special && !x.refresh(s) {
-		sh.unsure[s] = struct{}{}
-		return
+	read := !sh.special || x.refresh(s)
+	for _, id := range s.identities() {
+		if id != nil && (hides(id, sh.names, read) || !x.linkAs(s, id, sh)) {
+			sh.unsure[s] = struct{}{}
+		}
 	}
-	if !prints(s.id, sh.mode, sh.names, func(print revocation.Fingerprint) {
-		l := &link{stream: s, shape: sh, print: print, sibling: s.links}
+}
+
+// linkAs makes a stream be found by the fingerprints of an identity. It returns
+// false if they are too many.
+func (x *index) linkAs(s *Stream, id *revocation.Identity, sh *shape) bool {
+	return prints(id, sh.mode, sh.names, func(print revocation.Fingerprint) {
+		l := &link{stream: s, shape: sh, hash: hashOf(print), sibling: s.links}
 		s.links = l
-		if l.next = sh.streams[print]; l.next != nil {
+		if l.next = sh.streams[l.hash]; l.next != nil {
 			l.next.prev = l
 		}
-		sh.streams[print] = l
-	}) {
-		sh.unsure[s] = struct{}{}
-	}
+		sh.streams[l.hash] = l
+	})
 }
 
 func (sh *shape) remove(l *link) {
@@ -104,9 +116,9 @@ func (sh *shape) remove(l *link) {
 	case l.prev != nil:
 		l.prev.next = l.next
 	case l.next != nil:
-		sh.streams[l.print] = l.next
+		sh.streams[l.hash] = l.next
 	default:
-		delete(sh.streams, l.print)
+		delete(sh.streams, l.hash)
 	}
 }
 
@@ -137,19 +149,26 @@ func (x *index) of(c *denylist.Change, now time.Time) *shape {
 		x.scratch = binary.AppendUvarint(x.scratch, uint64(len(name)))
 		x.scratch = append(x.scratch, name...)
 	}
-	if sh := x.shapes[string(x.scratch)]; sh != nil {
-		sh.used = now
-		return sh
-	}
+	_, epoch := x.list.ClaimNames()
 	key := string(x.scratch)
+	if sh := x.shapes[key]; sh != nil {
+		if !sh.special || sh.epoch == epoch {
+			sh.used = now
+			return sh
+		}
+		// A claim is named again that was not when streams were read. A claim that
+		// becomes named starts an epoch.
+		x.drop(key, sh)
+	}
 	if len(x.shapes) >= maxShapes {
 		x.dropOldest()
 	}
 	sh := &shape{
 		mode:    c.Mode,
 		names:   slices.Clone(c.Names),
-		special: slices.ContainsFunc(c.Names, func(name string) bool { return !slices.Contains(wellKnown[:], name) }),
-		streams: make(map[revocation.Fingerprint]*link),
+		special: slices.ContainsFunc(c.Names, special),
+		epoch:   epoch,
+		streams: make(map[uint64]*link),
 		unsure:  make(map[*Stream]struct{}),
 		used:    now,
 	}
@@ -158,12 +177,6 @@ func (x *index) of(c *denylist.Change, now time.Time) *shape {
 		x.link(s, sh)
 	}
 	return sh
-}
-
-// wellKnown are the claims that every identity has, if the token has them.
-var wellKnown = [...]string{
-	revocation.ClaimToken, revocation.ClaimTokenID, revocation.ClaimSubject,
-	revocation.ClaimClientID, revocation.ClaimSessionID, revocation.ClaimKeyID,
 }
 
 // tidy drops the shapes that were not used for long.

@@ -116,6 +116,9 @@ func (w *world) revoke(t *rapid.T) {
 	if r.Mode != revocation.Block {
 		r.Cutoff = int64(rapid.IntRange(1, 5).Draw(t, "cutoff"))
 	}
+	if rapid.IntRange(0, 4).Draw(t, "has ended") == 0 {
+		r.Expires = time.Now().Add(-2 * time.Hour).Unix()
+	}
 	w.sequence++
 	w.recorded = append(w.recorded, c)
 	if rapid.IntRange(0, 4).Draw(t, "held") == 0 {

@@ -2,6 +2,7 @@ package streams
 
 import (
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,9 @@ type Denylist interface {
 	// ClaimNames returns the claims that identities need beyond those that every
 	// identity has, see [denylist.Denylist.ClaimNames].
 	ClaimNames() (names []string, epoch uint64)
+	// NamesKeys tells whether a revocation in force names a signing key, see
+	// [denylist.Denylist.NamesKeys].
+	NamesKeys(now time.Time) bool
 }
 
 // Request is what a stream stands for. Its methods are called by the registry,
@@ -28,8 +32,8 @@ type Request interface {
 	Cut(cause *CutError) bool
 	// Identify reads the token again, with further claims: a revocation names one
 	// that was not extracted before. It must not fail for a token that has expired
-	// meanwhile. With an error, the stream is cut if the revocation is about
-	// the token's issuer.
+	// meanwhile. With an error, the stream is cut if the revocation would name the
+	// token, were the claims that are not known those of the revocation.
 	Identify(names []string) (*revocation.Identity, error)
 }
 
@@ -60,7 +64,8 @@ const DefaultInterval = 250 * time.Millisecond
 const shardCount = 64
 
 // maxPending bounds the changes that wait for the registry's goroutine, in a
-// replay of the ledger for instance. With more, it looks at each stream instead.
+// replay of the ledger for instance. With more, it looks at each stream instead,
+// and keeps only the changes that some streams hide from.
 const maxPending = 4096
 
 // Registry knows the open streams. It is safe for concurrent use.
@@ -92,6 +97,21 @@ type Registry struct {
 type pending struct {
 	changes []denylist.Change
 	all     bool // every stream has to be checked
+	lost    bool // nor is it known for what: changes are missing that streams may hide from
+}
+
+func (p *pending) add(c denylist.Change) {
+	switch {
+	case p.all && !doubtful(c.Names):
+	case len(p.changes) < maxPending:
+		p.changes = append(p.changes, c)
+	case p.all:
+		p.lost = true
+	default:
+		p.all = true
+		p.changes = slices.DeleteFunc(p.changes, func(c denylist.Change) bool { return !doubtful(c.Names) })
+		p.add(c)
+	}
 }
 
 type shard struct {
@@ -104,6 +124,12 @@ type shard struct {
 // Stream is an open request. Its zero value is ready for [Registry.Open], so that
 // it can be part of what stands for the request.
 type Stream struct {
+	// Also is what else is known of the token, if a revocation that names it ends
+	// the stream as well: the token itself may say more than its issuer, which was
+	// asked about it. It is set before the stream is opened, or nil; it is not read
+	// again by [Request.Identify].
+	Also *revocation.Identity
+
 	// Of the ring it is in: its shard's young ones under shard.mu, then the
 	// index's.
 	prev, next *Stream
@@ -122,6 +148,11 @@ type Stream struct {
 	epoch   uint64
 	expires int64 // Unix seconds; 0: never
 	links   *link
+}
+
+// identities returns what a revocation can name a stream by; the second may be nil.
+func (s *Stream) identities() [2]*revocation.Identity {
+	return [...]*revocation.Identity{s.id, s.Also}
 }
 
 // New returns a registry without streams. The caller closes it.
@@ -204,15 +235,7 @@ func (r *Registry) Applied(c denylist.Change) {
 	if r.open.Load() == 0 || c.Recheck != "" {
 		return
 	}
-	r.tell(func(p *pending) {
-		switch {
-		case p.all:
-		case len(p.changes) < maxPending:
-			p.changes = append(p.changes, c)
-		default:
-			*p = pending{all: true}
-		}
-	})
+	r.tell(func(p *pending) { p.add(c) })
 }
 
 // CheckAll makes the registry check each stream: the denylist has changed in a
@@ -220,7 +243,7 @@ func (r *Registry) Applied(c denylist.Change) {
 func (r *Registry) CheckAll() {
 	r.changes.Add(1)
 	if r.open.Load() != 0 {
-		r.tell(func(p *pending) { *p = pending{all: true} })
+		r.tell(func(p *pending) { *p = pending{all: true, lost: true} })
 	}
 }
 

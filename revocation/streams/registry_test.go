@@ -222,7 +222,7 @@ func TestABurstBeyondWhatIsQueuedCutsTheSame(t *testing.T) {
 		d.Revoke(uint64(i+1), block(criteria("jti", fmt.Sprint(i))))
 	}
 	d.Revoke(9000, block(criteria("team", "z")))
-	if n := len(r.pending.changes); n != 0 || !r.pending.all {
+	if n := len(r.pending.changes); n > 1 || !r.pending.all { // that of the team is kept
 		t.Fatalf("%d changes are queued", n)
 	}
 	r.turn()

@@ -2,11 +2,11 @@ package streams
 
 import (
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/edge-revocation/caddy-token-revocation/revocation"
 	"github.com/edge-revocation/caddy-token-revocation/revocation/denylist"
 )
 
@@ -35,10 +35,10 @@ func (r *Registry) turn() {
 	r.collect()
 
 	var found cuts
-	if work.all {
-		r.checkAll(&found)
-	}
 	now := r.now()
+	if work.all {
+		r.checkAll(work.lost, now, &found)
+	}
 	for i := range work.changes {
 		r.find(&work.changes[i], now, &found)
 	}
@@ -84,41 +84,55 @@ func (r *Registry) collect() {
 // each.
 func (r *Registry) find(c *denylist.Change, now time.Time, found *cuts) {
 	sh := r.index.of(c, now)
-	for l := sh.streams[c.Fingerprint]; l != nil; l = l.next {
-		s := l.stream
+	for l := sh.streams[hashOf(c.Fingerprint)]; l != nil; l = l.next {
+		for _, id := range l.stream.identities() {
+			if id == nil || l.stream.isCut {
+				continue
+			}
+			d := r.list.Check(id)
+			if d.Overflow {
+				if narrow := narrowed(id, sh.mode, sh.names, c.Fingerprint); narrow != nil {
+					d = r.list.Check(narrow)
+				}
+			}
+			found.judge(l.stream, d)
+		}
+	}
+	for s := range sh.unsure {
 		if s.isCut {
 			continue
 		}
-		d := r.list.Check(s.id)
-		if d.Overflow {
-			if narrow := narrowed(s.id, sh.mode, sh.names, c.Fingerprint); narrow != nil {
-				d = r.list.Check(narrow)
+		read := !sh.special || r.index.refresh(s)
+		for _, id := range s.identities() {
+			switch {
+			case id == nil || c.Criteria != nil && !issuedBy(id, c.Criteria.Issuer):
+			case !hides(id, sh.names, read):
+				found.judge(s, r.list.Check(id))
+			case c.Criteria == nil:
+				found.add(s, CutError{Reason: Unreadable})
+			default:
+				if narrow := supposed(id, c, read); narrow != nil && r.list.Check(narrow).Denied {
+					found.add(s, CutError{Reason: Unreadable})
+				}
 			}
 		}
-		found.judge(s, d)
-	}
-	for s := range sh.unsure {
-		if s.isCut || c.Criteria != nil && c.Criteria.Issuer != s.id.Issuer && !slices.Contains(s.id.Aliases, c.Criteria.Issuer) {
-			continue
-		}
-		if sh.special && !r.index.refresh(s) {
-			found.add(s, CutError{Reason: Unreadable})
-			continue
-		}
-		found.judge(s, r.list.Check(s.id))
 	}
 }
 
-// checkAll asks the denylist about each stream.
-func (r *Registry) checkAll(found *cuts) {
+// checkAll asks the denylist about each stream. If revocations are lost, those
+// that may hide from one are cut.
+func (r *Registry) checkAll(lost bool, now time.Time, found *cuts) {
+	keys := lost && r.list.NamesKeys(now)
 	all := &r.index.all.head
 	for s := all.next; s != all; s = s.next {
-		switch {
-		case s.isCut:
-		case !r.index.refresh(s):
-			found.add(s, CutError{Reason: Unreadable})
-		default:
-			found.judge(s, r.list.Check(s.id))
+		read := r.index.refresh(s)
+		for _, id := range s.identities() {
+			if id == nil {
+				continue
+			}
+			if found.judge(s, r.list.Check(id)); lost && !read || keys && len(id.Values(revocation.ClaimKeyID)) == 0 {
+				found.add(s, CutError{Reason: Unreadable})
+			}
 		}
 	}
 }
