@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"strconv"
 	"unicode/utf8"
+
+	"github.com/edge-revocation/caddy-token-revocation/revocation/internal/jsontext"
 )
 
 // maxDepth bounds the nesting of a token's JSON, and with it the recursion here.
@@ -363,18 +365,10 @@ func (s *scanner) escape() bool {
 	default:
 		return false
 	}
-	r, ok := hex4(rest)
-	switch {
-	case !ok, 0xdc00 <= r && r < 0xe000: // a low half alone
+	_, size, ok := jsontext.Unicode(rest)
+	if !ok {
 		return false
-	case 0xd800 <= r && r < 0xdc00:
-		low, ok := hex4(rest[6:])
-		if !ok || low < 0xdc00 || low >= 0xe000 {
-			return false
-		}
-		s.pos += 12
-	default:
-		s.pos += 6
 	}
+	s.pos += size
 	return true
 }

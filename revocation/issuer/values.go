@@ -1,66 +1,11 @@
 package issuer
 
-import (
-	"unicode/utf16"
-	"unicode/utf8"
-)
+import "github.com/edge-revocation/caddy-token-revocation/revocation/internal/jsontext"
 
-// hex4 reads the \uXXXX at the start of b.
-func hex4(b []byte) (rune, bool) {
-	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
-		return 0, false
-	}
-	var r rune
-	for _, c := range b[2:6] {
-		switch {
-		case '0' <= c && c <= '9':
-			c -= '0'
-		case 'a' <= c && c <= 'f':
-			c -= 'a' - 10
-		case 'A' <= c && c <= 'F':
-			c -= 'A' - 10
-		default:
-			return 0, false
-		}
-		r = r<<4 | rune(c)
-	}
-	return r, true
-}
-
-// unescape appends to dst what the inside of a JSON string means. The scanner
-// has checked it.
+// unescape appends to dst what the inside of a JSON string means. The scanner has
+// checked it.
 func unescape(dst, text []byte) []byte {
-	for i := 0; i < len(text); {
-		if text[i] != '\\' {
-			dst = append(dst, text[i])
-			i++
-			continue
-		}
-		switch c := text[i+1]; c {
-		case 'b':
-			dst = append(dst, '\b')
-		case 'f':
-			dst = append(dst, '\f')
-		case 'n':
-			dst = append(dst, '\n')
-		case 'r':
-			dst = append(dst, '\r')
-		case 't':
-			dst = append(dst, '\t')
-		case 'u':
-			r, _ := hex4(text[i:])
-			i += 4
-			if utf16.IsSurrogate(r) {
-				low, _ := hex4(text[i+2:])
-				r = utf16.DecodeRune(r, low)
-				i += 6
-			}
-			dst = utf8.AppendRune(dst, r)
-		default: // quote, backslash, slash
-			dst = append(dst, c)
-		}
-		i += 2
-	}
+	dst, _ = jsontext.AppendUnescaped(dst, text)
 	return dst
 }
 

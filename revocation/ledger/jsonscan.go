@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/edge-revocation/caddy-token-revocation/revocation/internal/jsontext"
 )
 
 // maxMembers bounds the members of one object, since looking for duplicates
@@ -198,51 +199,11 @@ func unquote(raw []byte) (string, error) {
 	if bytes.IndexByte(raw, '\\') < 0 {
 		return string(raw), nil
 	}
-	out := make([]byte, 0, len(raw))
-	for i := 0; i < len(raw); i++ {
-		c := raw[i]
-		if c != '\\' {
-			out = append(out, c)
-			continue
-		}
-		i++
-		switch raw[i] {
-		case 'b':
-			out = append(out, '\b')
-		case 'f':
-			out = append(out, '\f')
-		case 'n':
-			out = append(out, '\n')
-		case 'r':
-			out = append(out, '\r')
-		case 't':
-			out = append(out, '\t')
-		case 'u':
-			r := hex4(raw[i+1:])
-			i += 4
-			if utf16.IsSurrogate(r) {
-				if len(raw) < i+7 || raw[i+1] != '\\' || raw[i+2] != 'u' {
-					return "", errors.New("a lone surrogate")
-				}
-				if r = utf16.DecodeRune(r, hex4(raw[i+3:])); r == utf8.RuneError {
-					return "", errors.New("a lone surrogate")
-				}
-				i += 6
-			}
-			out = utf8.AppendRune(out, r)
-		default: // a quote, a backslash or a slash
-			out = append(out, raw[i])
-		}
+	out, ok := jsontext.AppendUnescaped(make([]byte, 0, len(raw)), raw)
+	if !ok {
+		return "", errors.New("a lone surrogate") // the rest is known to be valid
 	}
 	return string(out), nil
-}
-
-func hex4(b []byte) rune {
-	v, err := strconv.ParseUint(string(b[:4]), 16, 32)
-	if err != nil {
-		return utf8.RuneError
-	}
-	return rune(v)
 }
 
 // integer decodes a JSON number that is written as an integer. 1e3 and 5.0 are

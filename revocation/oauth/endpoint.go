@@ -211,18 +211,7 @@ func NewEndpoint(o EndpointOptions) (*Endpoint, error) {
 	setDefault(&o.Timeout, DefaultTimeout)
 	setDefault(&o.RetryAfter, DefaultRetryAfter)
 	setDefault(&o.Leeway, revocation.DefaultLeeway)
-	if o.ClientIP == nil {
-		o.ClientIP = peerIP
-	}
-	if o.Secure == nil {
-		o.Secure = tlsOnly
-	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	setSurroundings(&o.ClientIP, &o.Secure, &o.Now, &o.Logger)
 	return &Endpoint{
 		options: o, auth: newAuthenticator(o), cascade: cascadeRules{o.Cascade, o.GrantClaim, o.Now}, cors: cors{o.Origins}, log: o.Logger,
 	}, nil
@@ -259,6 +248,23 @@ func setDefault[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {
 		*field = value
+	}
+}
+
+// setSurroundings sets what an endpoint learns about requests and the time from,
+// where the options leave it open.
+func setSurroundings(ip *func(*http.Request) netip.Addr, secure *func(*http.Request) bool, now *func() time.Time, logger **slog.Logger) {
+	if *ip == nil {
+		*ip = peerIP
+	}
+	if *secure == nil {
+		*secure = tlsOnly
+	}
+	if *now == nil {
+		*now = time.Now
+	}
+	if *logger == nil {
+		*logger = slog.New(slog.DiscardHandler)
 	}
 }
 

@@ -155,20 +155,9 @@ func NewIntrospectionEndpoint(o IntrospectionOptions) (*IntrospectionEndpoint, e
 	setDefault(&o.AssertionLifetime, DefaultAssertionLifetime)
 	setDefault(&o.Timeout, DefaultTimeout)
 	setDefault(&o.RetryAfter, DefaultRetryAfter)
-	if o.ClientIP == nil {
-		o.ClientIP = peerIP
-	}
-	if o.Secure == nil {
-		o.Secure = tlsOnly
-	}
+	setSurroundings(&o.ClientIP, &o.Secure, &o.Now, &o.Logger)
 	if o.Current == nil {
 		o.Current = func() error { return nil }
-	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	e := &IntrospectionEndpoint{options: o, log: o.Logger, auth: newAuthenticator(EndpointOptions{
 		Clients: o.Clients, MaxToken: o.MaxToken, Guard: o.Guard,

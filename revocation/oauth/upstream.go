@@ -159,18 +159,7 @@ func NewUpstream(o UpstreamOptions) (*Upstream, error) {
 	setDefault(&o.Timeout, DefaultTimeout)
 	setDefault(&o.RetryAfter, DefaultRetryAfter)
 	setDefault(&o.Leeway, revocation.DefaultLeeway)
-	if o.ClientIP == nil {
-		o.ClientIP = peerIP
-	}
-	if o.Secure == nil {
-		o.Secure = tlsOnly
-	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	setSurroundings(&o.ClientIP, &o.Secure, &o.Now, &o.Logger)
 	if o.Guard == nil {
 		o.Guard = NewGuard(GuardOptions{Now: o.Now})
 	}
